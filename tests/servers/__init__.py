@@ -1,0 +1,1 @@
+"""The storage servers that the tests run against."""

@@ -1,0 +1,4 @@
+"""Install the storage servers of the test suite."""
+
+if __name__ == "__main__":
+    pass

@@ -1,0 +1,1 @@
+"""The configuration: YAML file and URLs, one grammar for both."""

@@ -1,0 +1,1 @@
+"""What runs around the replicator: control socket, metrics, heartbeat, MCP server, page."""

@@ -1,0 +1,1 @@
+"""The writer: from a live database to LTX files, and back."""

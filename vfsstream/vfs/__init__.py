@@ -1,0 +1,1 @@
+"""The reader: a SQLite VFS that serves pages from a replica."""
