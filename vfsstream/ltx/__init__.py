@@ -1,5 +1,37 @@
 """The LTX file format. Pure: bytes in, bytes out. No file, no socket, no clock."""
 
+from vfsstream.ltx.checksum import FLAG, crc64, page_checksum, rolling_checksum
+from vfsstream.ltx.decoder import Decoder
+from vfsstream.ltx.encoder import Encoder, Trailer, encode
+from vfsstream.ltx.frames import decode_frame, encode_frame
+from vfsstream.ltx.header import HEADER_SIZE, Header
+from vfsstream.ltx.index import PageIndex, index_start
+from vfsstream.ltx.merge import merge, merge_pages, merged_header
 from vfsstream.ltx.names import LEVELS, PAGE_SIZES, SNAPSHOT_LEVEL, TXID, format_name, lock_pgno, parse_name
 
-__all__ = ["LEVELS", "PAGE_SIZES", "SNAPSHOT_LEVEL", "TXID", "format_name", "lock_pgno", "parse_name"]
+__all__ = [
+    "FLAG",
+    "HEADER_SIZE",
+    "LEVELS",
+    "PAGE_SIZES",
+    "SNAPSHOT_LEVEL",
+    "TXID",
+    "Decoder",
+    "Encoder",
+    "Header",
+    "PageIndex",
+    "Trailer",
+    "crc64",
+    "decode_frame",
+    "encode",
+    "encode_frame",
+    "format_name",
+    "index_start",
+    "lock_pgno",
+    "merge",
+    "merge_pages",
+    "merged_header",
+    "page_checksum",
+    "parse_name",
+    "rolling_checksum",
+]
