@@ -1,14 +1,14 @@
-"""Reading whole LTX files: chunks of the file go in, pages come out, and everything is checked."""
+"""Reading a whole LTX file in one pass, every rule checked."""
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator
-from itertools import accumulate
+from typing import NamedTuple
 
 from vfsstream.errors import LtxError
 from vfsstream.ltx.checksum import FLAG, crc64, page_checksum, rolling_checksum
-from vfsstream.ltx.encoder import Trailer
+from vfsstream.ltx.encoder import PageOrder, Trailer, index_pieces
 from vfsstream.ltx.frames import (
     BLOCK,
     END_MARKER,
@@ -20,181 +20,246 @@ from vfsstream.ltx.frames import (
     max_block_size,
 )
 from vfsstream.ltx.header import HEADER_SIZE, Header
-from vfsstream.ltx.index import TAIL_SIZE, encode_entries
+from vfsstream.ltx.index import MIN_FILE_SIZE, TAIL_SIZE, TRAILER_SIZE, PageIndex
 
-__all__ = ["Decoder"]
+__all__ = ["Batch", "Decoder"]
 
-Frame = tuple[int, memoryview, bytes]
+_BATCH = 1 << 20
+# After the last frame a valid file goes on for at least so many bytes, so whole frame heads can be awaited.
+_MIN_REST = MIN_FILE_SIZE - HEADER_SIZE
+
+
+class Batch(NamedTuple):
+    """Some consecutive pages of a file, about 1 MiB of them.
+
+    Attributes:
+        pgnos: page numbers, ascending.
+        pages: their contents.
+        frames: the frames as stored, when they were asked for, else empty.
+    """
+
+    pgnos: list[int]
+    pages: list[bytes]
+    frames: list[bytes]
+
+
+class _Buffer:
+    """The bytes at hand, and how to get more."""
+
+    __slots__ = ("base", "chunks", "data", "name", "position")
+
+    def __init__(self, chunks: Iterable[bytes], name: str | None) -> None:
+        self.chunks = iter(chunks)
+        self.name = name
+        self.data = b""
+        self.position = 0
+        self.base = 0  # offset in the file of data[0]
+
+    def fill(self, size: int) -> bool:
+        """Have ``size`` bytes from the position on; ``False`` when the file ends before."""
+        missing = self.position + size - len(self.data)
+        if missing <= 0:
+            return True
+        parts = [self.data[self.position :]]
+        self.base += self.position
+        self.position = 0
+        for chunk in self.chunks:
+            parts.append(bytes(chunk))
+            missing -= len(chunk)
+            if missing <= 0:
+                break
+        self.data = b"".join(parts)
+        return missing <= 0
+
+    def take(self, size: int, what: str) -> bytes:
+        """The next ``size`` bytes."""
+        if not self.fill(size):
+            raise self.truncated(what)
+        start = self.position
+        self.position = start + size
+        return self.data[start : self.position]
+
+    def truncated(self, what: str) -> LtxError:
+        """The error for a file that ends too early."""
+        end = self.base + len(self.data)
+        return LtxError(f"LTX file truncated: it ends inside {what}", name=self.name, offset=end)
 
 
 class Decoder:
-    """Reads one LTX file from its chunks, strictly.
+    """Reads one LTX file from its bytes in order. Memory: a chunk, a batch, eight bytes for each page.
 
-    The header is read at once; iterate to get ``(pgno, page)``. Only when the iteration ends without an error
-    is the file known to be whole: its checksum covers everything before.
+    What was yielded may be used only once the iteration has ended: the checksum stands at the end of the file.
 
     Args:
-        chunks: the bytes of the file, of any sizes.
-        name: key or path of the file, for messages.
-        strict: ``False`` tolerates pages above the database size, which merging drops.
+        chunks: the file, in chunks of any size.
+        name: key or path, for messages.
+        strict: refuse pages above commit; a compaction accepts and drops them.
 
     Attributes:
-        header: of the file.
-        trailer: after the iteration has ended, else ``None``.
+        header: of the file, known at once.
+        trailer: known when the iteration has ended.
 
     Raises:
-        LtxError: the first rule broken, with its offset.
+        LtxError: anything that breaks a rule of the format, with the offset.
     """
 
     def __init__(self, chunks: Iterable[bytes], name: str | None = None, *, strict: bool = True) -> None:
-        self.name = name
-        self.trailer: Trailer | None = None
-        self._chunks = iter(chunks)
-        self._strict = strict
-        self._buffer = memoryview(b"")
-        self._at = 0  # position in the buffer
-        self._base = 0  # offset in the file of the buffer's first byte
-        head = self._take(HEADER_SIZE, "header")
+        self._buffer = _Buffer(chunks, name)
+        if not self._buffer.fill(HEADER_SIZE):
+            Header.unpack(self._buffer.data, name)
+        head = self._buffer.take(HEADER_SIZE, "the header")
         self.header = Header.unpack(head, name)
+        self.trailer: Trailer | None = None
+        self._name = name
         self._crc = crc64(head)
-        self._pgnos = array("I")
-        self._sizes = array("I")
-        self._rolling = FLAG
+        self._order = PageOrder(self.header, strict=strict)
+        self._track = FLAG if self.header.tracks_checksums and self.header.is_snapshot else 0
+        self._pgnos, self._sizes = array("I"), array("I")
+
+    @property
+    def index(self) -> PageIndex:
+        """The page index, as far as the file has been read."""
+        offsets = array("Q")
+        offset = HEADER_SIZE
+        for size in self._sizes:
+            offsets.append(offset)
+            offset += size
+        return PageIndex(self._pgnos.tolist(), offsets.tolist(), self._sizes.tolist())
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
-        for pgno, _, page in self.frames():
-            yield pgno, page
+        """``(pgno, page)`` of every page."""
+        for batch in self.batches():
+            yield from zip(batch.pgnos, batch.pages, strict=True)
 
-    def frames(self) -> Iterator[Frame]:
-        """``(pgno, frame as stored, page)`` of every page, in either encoding; may be iterated once."""
-        size = self.header.page_size
-        largest = max_block_size(size)
-        head_size, unpack = FRAME_HEAD.size, FRAME_HEAD.unpack_from
-        track = self.header.tracks_checksums and self.header.is_snapshot
-        last = 0
+    def frames(self, batch_size: int = _BATCH) -> Iterator[tuple[int, bytes, bytes]]:
+        """``(pgno, frame, page)`` of every page, the frame as stored.
+
+        Args:
+            batch_size: bytes of pages decoded ahead.
+        """
+        for batch in self.batches(batch_size, frames=True):
+            yield from zip(batch.pgnos, batch.frames, batch.pages, strict=True)
+
+    def batches(self, batch_size: int = _BATCH, *, frames: bool = False) -> Iterator[Batch]:
+        """Every page in batches: the fast way.
+
+        Args:
+            batch_size: bytes of pages in a batch; at least one page.
+            frames: give the stored frames too.
+        """
+        limit = max(1, batch_size // self.header.page_size)
         while True:
-            if len(self._buffer) - self._at < head_size and not self._fill(head_size):
-                self._need(len(END_MARKER), "page header")
-            at = self._at
-            buffer = self._buffer
-            pgno, flags = PAGE_HEAD.unpack_from(buffer, at)
-            if pgno == 0:
+            batch = Batch([], [], [])
+            more = self._read_pages(batch, limit, frames)
+            if batch.pgnos:
+                yield batch
+            if not more:
                 break
-            self._check_order(pgno, last)
-            if flags == BLOCK:
-                self._need(head_size, "page frame")
-                (_, _, length) = unpack(self._buffer, self._at)
-                if length > largest:
-                    raise self._error(f"page {pgno}: block of {length} bytes, at most {largest} expected")
-                frame = self._take(head_size + length, f"page {pgno}")
-                page = self._inflate(pgno, frame[head_size:], size, len(frame))
-                crc = crc64(frame[:head_size], self._crc)
-            else:
-                frame, page = self._legacy(pgno, flags)
-                crc = crc64(frame[: PAGE_HEAD.size], self._crc)
-            self._crc = crc64(page, crc)
-            if track:
-                self._rolling = rolling_checksum(self._rolling, page_checksum(pgno, page))
-            self._pgnos.append(pgno)
-            self._sizes.append(len(frame))
-            last = pgno
-            yield pgno, frame, page
-        self._finish(last)
+        self._read_end()
 
-    def _check_order(self, pgno: int, last: int) -> None:
-        header = self.header
-        if pgno <= last:
-            raise self._error(f"page {pgno} after page {last}")
-        if pgno == header.lock_pgno:
-            raise self._error(f"page {pgno} is the lock page")
-        if pgno > header.commit and self._strict:
-            raise self._error(f"page {pgno} above the database size of {header.commit} pages")
-        if header.is_snapshot and pgno != last + 1 and not self._lock_between(last, pgno):
-            raise self._error(f"page {last + 1} is missing in a full image, page {pgno} found")
-
-    def _lock_between(self, last: int, pgno: int) -> bool:
-        return pgno == last + 2 and self.header.lock_pgno == last + 1
-
-    def _inflate(self, pgno: int, block: memoryview, size: int, back: int) -> bytes:
+    def _read_pages(self, batch: Batch, limit: int, keep_frames: bool) -> bool:
+        """Decode up to ``limit`` pages into ``batch``; ``False`` after the last page of the file."""
+        buffer, order = self._buffer, self._order
+        page_size = self.header.page_size
+        longest = max_block_size(page_size)
+        unpack, head_size = FRAME_HEAD.unpack_from, FRAME_HEAD.size
+        pgnos, pages = batch.pgnos, batch.pages
+        crc = self._crc
         try:
-            return inflate(block, size)
+            for _ in range(limit):
+                if not buffer.fill(head_size):
+                    raise buffer.truncated("a page header")
+                data, start = buffer.data, buffer.position
+                pgno, flags, size = unpack(data, start)
+                if flags != BLOCK:
+                    if pgno == 0 and flags == 0:
+                        return False
+                    head, page, end = self._read_legacy(pgno, flags)
+                else:
+                    if size > longest:
+                        raise LtxError(f"LZ4 block of {size} bytes for a page of {page_size}")
+                    if start + head_size + size > len(data):
+                        if not buffer.fill(head_size + size):
+                            raise buffer.truncated(f"page {pgno}")
+                        start = buffer.position
+                    data = buffer.data
+                    body = start + head_size
+                    end = body + size
+                    page = inflate(data[body:end], page_size)
+                    head = data[start:body]
+                order.add(pgno)
+                crc = crc64(page, crc64(head, crc))
+                pgnos.append(pgno)
+                pages.append(page)
+                self._sizes.append(end - buffer.position)
+                if keep_frames:
+                    batch.frames.append(buffer.data[buffer.position : end])
+                buffer.position = end
         except LtxError as error:
-            raise self._error(f"page {pgno}: {error.message}", back) from error
+            if error.offset is None:
+                error.offset, error.name = buffer.base + buffer.position, self._name
+            raise
+        finally:
+            self._crc = crc
+            self._pgnos.extend(pgnos)
+            self._track_pages(batch)
+        return True
 
-    def _legacy(self, pgno: int, flags: int) -> tuple[memoryview, bytes]:
-        if flags:
-            raise self._error(f"page {pgno}: unknown page flags {flags:#x}")
-        size = self.header.page_size
+    def _read_legacy(self, pgno: int, flags: int) -> tuple[bytes, bytes, int]:
+        """``(bytes under the checksum before the page, page, end of the frame in the buffer)``."""
+        if flags or not pgno:
+            raise LtxError(f"page {pgno} with unknown flags {flags:#x}")
+        buffer, page_size = self._buffer, self.header.page_size
+        while True:
+            start = buffer.position + PAGE_HEAD.size
+            end = legacy_frame_end(buffer.data, start, page_size)
+            if end is not None:
+                return buffer.data[buffer.position : start], legacy_page(buffer.data[start:end], page_size), end
+            if not buffer.fill(len(buffer.data) - buffer.position + 1):
+                raise buffer.truncated(f"page {pgno}")
+
+    def _track_pages(self, batch: Batch) -> None:
+        if self._track:
+            for pgno, page in zip(batch.pgnos, batch.pages, strict=False):
+                self._track = rolling_checksum(self._track, page_checksum(pgno, page))
+
+    def _read_end(self) -> None:
+        buffer = self._buffer
         try:
-            while (end := legacy_frame_end(self._buffer, self._at + PAGE_HEAD.size, size)) is None:
-                if not self._fill(len(self._buffer) - self._at + 1):
-                    raise LtxError("file ends in the middle of the frame")
-            page = legacy_page(self._buffer[self._at + PAGE_HEAD.size : end], size)
+            self._order.finish()
+            self._take(len(END_MARKER), "the end marker")
+            self._read_index()
+            post = self._take(TRAILER_SIZE // 2, "the trailer")
+            checksum = buffer.take(TRAILER_SIZE // 2, "the trailer")
+            trailer = Trailer.unpack(post + checksum, buffer.base + buffer.position)
+            trailer.check(self.header)
+            if trailer.file_checksum != FLAG | self._crc:
+                found, computed = trailer.file_checksum, FLAG | self._crc
+                raise LtxError(f"file checksum {found:016x}, but the content gives {computed:016x}")
+            if self._track and trailer.post_apply_checksum != self._track:
+                found = trailer.post_apply_checksum
+                raise LtxError(f"database checksum {found:016x}, but the pages give {self._track:016x}")
+            if buffer.fill(1):
+                raise LtxError("bytes after the trailer")
         except LtxError as error:
-            raise self._error(f"page {pgno}: {error.message}") from error
-        frame = self._buffer[self._at : end]
-        self._at = end
-        return frame, page
+            if error.offset is None:
+                error.offset, error.name = buffer.base + buffer.position, self._name
+            raise
+        self.trailer = trailer
 
-    def _finish(self, last: int) -> None:
-        header = self.header
-        marker = self._take(len(END_MARKER), "end marker")
-        if bytes(marker) != END_MARKER:
-            raise self._error("page number 0 with page flags", len(marker))
-        if header.is_snapshot and last < header.commit and not self._lock_between(last, header.commit + 1):
-            raise self._error(f"full image ends at page {last}, expected {header.commit}")
-        offsets = list(accumulate(self._sizes, initial=HEADER_SIZE))[:-1]
-        entries = encode_entries(self._pgnos, offsets, self._sizes) + b"\0"
-        start = self._base + self._at
-        stored = self._take(len(entries) + TAIL_SIZE, "page index and trailer")
-        if bytes(stored[: len(entries)]) != entries:
-            raise self._error("page index differs from the frames of the file", len(stored))
-        tail = bytes(stored[len(entries) :])
-        if int.from_bytes(tail[:8], "big") != len(entries):
-            raise self._error(f"page index states a wrong size, expected {len(entries)}", TAIL_SIZE)
-        checksum = FLAG | crc64(stored[:-8], crc64(marker, self._crc))
-        self._check_trailer(int.from_bytes(tail[8:16], "big"), int.from_bytes(tail[16:], "big"), checksum)
-        if self._fill(1):
-            raise self._error(f"bytes after the trailer (index at {start})")
-        end = self._base + self._at
-        self.trailer = Trailer(int.from_bytes(tail[8:16], "big"), checksum, end)
+    def _take(self, size: int, what: str) -> bytes:
+        data = self._buffer.take(size, what)
+        self._crc = crc64(data, self._crc)
+        return data
 
-    def _check_trailer(self, post_apply: int, stored: int, computed: int) -> None:
-        header = self.header
-        if stored != computed:
-            raise self._error(f"file checksum is {stored:016x}, its content gives {computed:016x}", 8)
-        if header.tracks_checksums != bool(post_apply & FLAG) or (not header.tracks_checksums and post_apply):
-            raise self._error(f"invalid database checksum after the file: {post_apply:016x}", 16)
-        if header.tracks_checksums and header.is_snapshot and post_apply != self._rolling:
-            raise self._error(f"database checksum is {post_apply:016x}, its pages give {self._rolling:016x}", 16)
-
-    def _take(self, size: int, what: str) -> memoryview:
-        self._need(size, what)
-        start = self._at
-        self._at = start + size
-        return self._buffer[start : self._at]
-
-    def _need(self, size: int, what: str) -> None:
-        if not self._fill(size):
-            have = len(self._buffer) - self._at
-            raise self._error(f"file ends in the middle of its {what}: {have} of {size} bytes", -have)
-
-    def _fill(self, size: int) -> bool:
-        """Make at least ``size`` bytes available at the position; ``False`` at the end of the input."""
-        have = len(self._buffer) - self._at
-        if have >= size:
-            return True
-        parts = [bytes(self._buffer[self._at :])]
-        while have < size:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                break
-            parts.append(chunk)
-            have += len(chunk)
-        self._base += self._at
-        self._buffer = memoryview(b"".join(parts))
-        self._at = 0
-        return have >= size
-
-    def _error(self, message: str, back: int = 0) -> LtxError:
-        return LtxError(message, name=self.name, offset=self._base + self._at - back)
+    def _read_index(self) -> None:
+        size = 1
+        for piece in index_pieces(self._pgnos, self._sizes):
+            size += len(piece)
+            if self._take(len(piece), "the page index") != piece:
+                raise LtxError("page index differs from the page frames")
+        if self._take(1, "the page index") != b"\0":
+            raise LtxError("page index differs from the page frames")
+        stated = int.from_bytes(self._take(TAIL_SIZE - TRAILER_SIZE, "the size of the page index"), "big")
+        if stated != size:
+            raise LtxError(f"page index of {size} bytes, but its size field says {stated}")

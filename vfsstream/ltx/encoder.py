@@ -1,33 +1,39 @@
-"""Writing LTX files: pages in ascending order go in, chunks of the file come out."""
+"""Writing an LTX file, page by page, in one pass."""
 
 from __future__ import annotations
 
+import struct
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import accumulate
 
 from vfsstream.errors import LtxError
-from vfsstream.ltx.checksum import FLAG, crc64
-from vfsstream.ltx.frames import END_MARKER, FRAME_HEAD, encode_frame
+from vfsstream.ltx.checksum import FLAG, crc64, page_checksum, rolling_checksum
+from vfsstream.ltx.frames import (
+    BLOCK,
+    END_MARKER,
+    FRAME_HEAD,
+    PAGE_HEAD,
+    encode_frame,
+    encode_legacy_frame,
+)
 from vfsstream.ltx.header import HEADER_SIZE, Header
-from vfsstream.ltx.index import encode_entries
+from vfsstream.ltx.index import TRAILER_SIZE, encode_entries
 
-__all__ = ["CHUNK_SIZE", "Encoder", "Trailer", "encode"]
+__all__ = ["Encoder", "PageOrder", "Trailer", "encode", "index_pieces"]
 
-CHUNK_SIZE = 1 << 20
-"""Bytes gathered before they are handed on."""
-
-Buffer = bytes | bytearray | memoryview
+_TRAILER = struct.Struct(">QQ")
+_CHUNK = 1 << 20
+_PIECE = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class Trailer:
-    """The end of an LTX file.
+    """The last sixteen bytes of an LTX file.
 
     Attributes:
-        post_apply_checksum: database checksum after this file; 0 when not tracked.
-        file_checksum: over header, page headers, decompressed pages, index; bit 63 set.
+        post_apply_checksum: database checksum after the file, 0 when not tracked.
+        file_checksum: of the file, over its decompressed pages.
         size: bytes of the whole file.
     """
 
@@ -35,113 +41,218 @@ class Trailer:
     file_checksum: int
     size: int
 
+    def pack(self) -> bytes:
+        """The trailer as stored."""
+        return _TRAILER.pack(self.post_apply_checksum, self.file_checksum)
 
-class Encoder:
-    """Writes one LTX file; memory holds one chunk and eight bytes per page.
+    @classmethod
+    def unpack(cls, data: bytes, file_size: int) -> Trailer:
+        """Read a trailer from exactly sixteen bytes; what it says is checked by :meth:`check`."""
+        post, checksum = _TRAILER.unpack(data)
+        return cls(post, checksum, file_size)
 
-    Args:
-        header: complete; it cannot be patched later.
-        write: receives the file in chunks, in order.
-
-    Raises:
-        LtxError: a page that breaks the order, size or range that the header promises.
-    """
-
-    def __init__(self, header: Header, write: Callable[[bytes], object]) -> None:
-        self.header = header
-        self._write = write
-        self._lock_pgno = header.lock_pgno
-        self._snapshot = header.is_snapshot
-        self._pgnos = array("I")
-        self._sizes = array("I")
-        self._last = 0
-        packed = header.pack()
-        self._crc = crc64(packed)
-        self._parts: list[Buffer] = [packed]
-        self._pending = len(packed)
-        self._written = 0
-
-    def add_page(self, pgno: int, page: Buffer) -> None:
-        """Compress and write a page."""
-        if len(page) != self.header.page_size:
-            raise LtxError(f"page {pgno} of {len(page)} bytes, expected {self.header.page_size}")
-        self.add_frame(pgno, encode_frame(pgno, page), page)
-
-    def add_frame(self, pgno: int, frame: Buffer, page: Buffer) -> None:
-        """Write a page whose block frame exists already, verbatim.
-
-        Args:
-            pgno: page number.
-            frame: the frame in today's encoding; kept until the next chunk is handed on.
-            page: its decompressed bytes, which the checksum covers.
-        """
-        if pgno <= self._last or pgno == self._lock_pgno or pgno > self.header.commit:
-            raise LtxError(self._misplaced(pgno))
-        if self._snapshot and pgno != self._last + 1 and not self._skips_lock_page(pgno):
-            raise LtxError(f"page {self._last + 1} is missing in a full image of TXID {self.header.max_txid}")
-        self._last = pgno
-        self._pgnos.append(pgno)
-        self._sizes.append(len(frame))
-        self._crc = crc64(page, crc64(frame[: FRAME_HEAD.size], self._crc))
-        self._parts.append(frame)
-        self._pending += len(frame)
-        if self._pending >= CHUNK_SIZE:
-            self._flush()
-
-    def _skips_lock_page(self, pgno: int) -> bool:
-        return pgno == self._last + 2 and self._lock_pgno == self._last + 1
-
-    def _misplaced(self, pgno: int) -> str:
-        if pgno == self._lock_pgno:
-            return f"page {pgno} is the lock page, which is never stored"
-        if pgno > self.header.commit:
-            return f"page {pgno} above the database size of {self.header.commit} pages"
-        return f"page {pgno} after page {self._last}: page numbers must ascend"
-
-    def finish(self, post_apply_checksum: int = 0) -> Trailer:
-        """Write end marker, index and trailer.
+    def check(self, header: Header) -> None:
+        """Check the rules that concern header and trailer alone.
 
         Raises:
-            LtxError: a full image that ends before the last page, or a checksum that the header rules out.
+            LtxError: the first rule broken.
         """
-        header = self.header
-        if self._snapshot and self._last != header.commit and not self._skips_lock_page(header.commit + 1):
-            raise LtxError(f"full image ends at page {self._last}, expected {header.commit}")
-        if header.tracks_checksums != bool(post_apply_checksum & FLAG):
-            raise LtxError(f"invalid database checksum after the file: {post_apply_checksum:016x}")
-        offsets = accumulate(self._sizes, initial=HEADER_SIZE)
-        entries = encode_entries(self._pgnos, list(offsets)[:-1], self._sizes)
-        size = (len(entries) + 1).to_bytes(8, "big")
-        tail = b"".join((END_MARKER, entries, b"\0", size, post_apply_checksum.to_bytes(8, "big")))
-        checksum = FLAG | crc64(tail, self._crc)
-        self._parts += (tail, checksum.to_bytes(8, "big"))
-        self._pending += len(tail) + 8
-        self._flush()
-        return Trailer(post_apply_checksum, checksum, self._written)
-
-    def _flush(self) -> None:
-        self._write(b"".join(self._parts))
-        self._written += self._pending
-        self._parts.clear()
-        self._pending = 0
+        post = self.post_apply_checksum
+        if not self.file_checksum & FLAG:
+            raise LtxError(f"invalid file checksum {self.file_checksum:016x}")
+        if not header.tracks_checksums and post:
+            raise LtxError(f"database checksum {post:016x} in a file that tracks none")
+        if header.tracks_checksums and not post & FLAG:
+            raise LtxError(f"invalid database checksum {post:016x}")
+        if header.commit == 0 and post != FLAG:
+            raise LtxError("a database of no pages in a file that tracks no checksums")
 
 
-def encode(header: Header, pages: Iterable[tuple[int, Buffer]]) -> Iterator[bytes]:
-    """A whole file as chunks.
+class PageOrder:
+    """The rule which page may come next. Also knows when a snapshot is complete.
 
     Args:
-        header: complete.
-        pages: ``(pgno, page)`` ascending.
+        header: of the file.
+        strict: refuse pages above commit.
+    """
+
+    __slots__ = ("_ceiling", "_commit", "_complete", "_lock", "last")
+
+    def __init__(self, header: Header, *, strict: bool = True) -> None:
+        self.last = 0
+        self._commit = header.commit
+        self._ceiling = header.commit if strict else (1 << 32) - 1
+        self._lock = header.lock_pgno
+        self._complete = header.is_snapshot
+
+    def add(self, pgno: int) -> None:
+        """Accept the next page.
+
+        Raises:
+            LtxError: it may not follow.
+        """
+        last = self.last
+        if pgno != last + 1 or pgno > self._ceiling or pgno == self._lock:
+            self._judge(pgno, last)
+        self.last = pgno
+
+    def _judge(self, pgno: int, last: int) -> None:
+        if pgno <= last:
+            raise LtxError(f"page {pgno} after page {last}")
+        if pgno == self._lock:
+            raise LtxError(f"page {pgno} is the lock page, which is never stored")
+        if pgno > self._ceiling:
+            raise LtxError(f"page {pgno} above the database size of {self._commit} pages")
+        if self._complete and pgno <= self._commit:
+            self._require(pgno, last)
+
+    def _require(self, pgno: int, last: int) -> None:
+        missing = last + 2 if last + 1 == self._lock else last + 1
+        if missing < pgno:
+            raise LtxError(f"page {pgno} after page {last}: a snapshot must hold page {missing}")
+
+    def finish(self) -> None:
+        """Declare the end of the pages.
+
+        Raises:
+            LtxError: a snapshot that lacks pages.
+        """
+        if self._complete and self.last < self._commit:
+            missing = self.last + 2 if self.last + 1 == self._lock else self.last + 1
+            if missing <= self._commit:
+                raise LtxError(f"snapshot ends at page {self.last} of {self._commit}")
+
+
+class Encoder:
+    """Writes one LTX file. Holds about eight bytes for each page and a chunk of about 1 MiB.
+
+    Args:
+        header: of the file; cannot be changed once the first chunk is out.
+        write: called with chunks of about 1 MiB, in order.
+        legacy: write page frames for readers older than Litestream 0.5.16.
 
     Raises:
-        LtxError: as :class:`Encoder`, in the middle of the iteration.
+        LtxError: a header that breaks a rule.
     """
-    chunks: list[bytes] = []
-    encoder = Encoder(header, chunks.append)
+
+    def __init__(self, header: Header, write: Callable[[bytes], object], *, legacy: bool = False) -> None:
+        packed = header.pack()
+        self.header = header
+        self._write = write
+        self._encode = encode_legacy_frame if legacy else encode_frame
+        self._order = PageOrder(header)
+        self._track = FLAG if header.tracks_checksums and header.is_snapshot else 0
+        self._crc = crc64(packed)
+        self._parts = [packed]
+        self._pending = len(packed)
+        self._written = 0
+        self._pgnos, self._sizes = array("I"), array("I")
+        self._finished = False
+
+    def add_page(self, pgno: int, page: bytes | bytearray | memoryview) -> None:
+        """Compress and append a page.
+
+        Raises:
+            LtxError: the page may not come here, or is not of the page size.
+        """
+        if len(page) != self.header.page_size:
+            raise LtxError(f"page {pgno} of {len(page)} bytes, expected {self.header.page_size}")
+        self.add_frame(pgno, self._encode(pgno, page), page)
+
+    def add_frame(self, pgno: int, frame: bytes, page: bytes | bytearray | memoryview) -> None:
+        """Append a frame made elsewhere, as it is. The caller answers that ``frame`` holds ``page``.
+
+        Raises:
+            LtxError: the page may not come here.
+        """
+        self._order.add(pgno)
+        head = FRAME_HEAD.size if frame[5] == BLOCK else PAGE_HEAD.size
+        self._crc = crc64(page, crc64(frame[:head], self._crc))
+        if self._track:
+            self._track = rolling_checksum(self._track, page_checksum(pgno, page))
+        size = len(frame)
+        self._pgnos.append(pgno)
+        self._sizes.append(size)
+        self._parts.append(frame)
+        self._pending += size
+        if self._pending >= _CHUNK:
+            self._flush()
+
+    def finish(self, post_apply_checksum: int | None = None) -> Trailer:
+        """Write what follows the pages.
+
+        Args:
+            post_apply_checksum: of the database; only for headers that track it. A snapshot's is computed.
+
+        Raises:
+            LtxError: a snapshot lacks pages, or the checksum does not fit the header or the pages.
+        """
+        if self._finished:
+            raise LtxError("the file is finished already")
+        self._order.finish()
+        post = self._track if post_apply_checksum is None else post_apply_checksum
+        Trailer(post, FLAG, 0).check(self.header)
+        if self._track and post != self._track:
+            raise LtxError(f"database checksum {post:016x}, but the pages give {self._track:016x}")
+        self._finished = True
+        self._append(END_MARKER)
+        index_size = 1
+        for piece in index_pieces(self._pgnos, self._sizes):
+            index_size += len(piece)
+            self._append(piece)
+        self._append(b"\0" + index_size.to_bytes(8, "big") + post.to_bytes(8, "big"))
+        trailer = Trailer(post, FLAG | self._crc, self._written + self._pending + TRAILER_SIZE // 2)
+        self._parts.append(trailer.pack()[TRAILER_SIZE // 2 :])
+        self._flush()
+        return trailer
+
+    def _append(self, data: bytes) -> None:
+        self._crc = crc64(data, self._crc)
+        self._parts.append(data)
+        self._pending += len(data)
+        if self._pending >= _CHUNK:
+            self._flush()
+
+    def _flush(self) -> None:
+        chunk = b"".join(self._parts)
+        self._parts.clear()
+        self._written += self._pending
+        self._pending = 0
+        self._write(chunk)
+
+
+def index_pieces(pgnos: array[int], sizes: array[int]) -> Iterator[bytes]:
+    """The index entries of contiguous frames, in pieces of bounded size."""
+    offset = HEADER_SIZE
+    for start in range(0, len(pgnos), _PIECE):
+        lengths = sizes[start : start + _PIECE]
+        offsets = array("Q", bytes(8 * len(lengths)))
+        for place, length in enumerate(lengths):
+            offsets[place] = offset
+            offset += length
+        yield encode_entries(pgnos[start : start + _PIECE], offsets, lengths)
+
+
+def encode(
+    header: Header, pages: Iterable[tuple[int, bytes | bytearray | memoryview]], *, legacy: bool = False
+) -> Iterator[bytes]:
+    """A whole LTX file as chunks of about 1 MiB, for a store's ``put``.
+
+    Args:
+        header: of the file.
+        pages: page number and content, ascending.
+        legacy: write page frames for readers older than Litestream 0.5.16.
+
+    Raises:
+        LtxError: the header or a page breaks a rule; what was yielded before is not a file.
+    """
+    out: list[bytes] = []
+    encoder = Encoder(header, out.append, legacy=legacy)
+    add = encoder.add_page
     for pgno, page in pages:
-        encoder.add_page(pgno, page)
-        if chunks:
-            yield from chunks
-            chunks.clear()
+        add(pgno, page)
+        if out:
+            yield from out
+            out.clear()
     encoder.finish()
-    yield from chunks
+    yield from out

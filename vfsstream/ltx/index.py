@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from vfsstream.errors import LtxError
-from vfsstream.ltx.frames import END_MARKER
+from vfsstream.ltx.frames import END_MARKER, max_frame_size
 from vfsstream.ltx.header import HEADER_SIZE, Header
 
 if TYPE_CHECKING:
@@ -182,13 +182,14 @@ def _check_entries(pgnos: Sequence[int], offsets: Sequence[int], sizes: Sequence
     lock = header.lock_pgno
     if not isinstance(pgnos, list):
         return _check_arrays(pgnos, offsets, sizes, header)
+    largest = max_frame_size(header.page_size)
     last, expected = 0, HEADER_SIZE
     for pgno, offset, size in zip(pgnos, offsets, sizes, strict=True):
         if pgno <= last:
             raise LtxError(f"page {pgno} after page {last}")
         if pgno == lock:
             raise LtxError(f"page {pgno} is the lock page")
-        if offset != expected or size < _MIN_FRAME:
+        if offset != expected or not _MIN_FRAME <= size <= largest:
             raise LtxError(f"page {pgno}: frame of {size} bytes at {offset}, expected at {expected}")
         last, expected = pgno, offset + size
     if last > header.commit:
@@ -208,8 +209,8 @@ def _check_arrays(pgnos: Sequence[int], offsets: Sequence[int], sizes: Sequence[
         raise LtxError(f"page {numbers[-1]} above the database size of {header.commit} pages")
     if (numbers == header.lock_pgno).any():
         raise LtxError(f"page {header.lock_pgno} is the lock page")
-    if (lengths < _MIN_FRAME).any():
-        raise LtxError(f"frames of {lengths.min()} bytes")
+    if lengths.min() < _MIN_FRAME or lengths.max() > max_frame_size(header.page_size):
+        raise LtxError(f"frames of {lengths.min()} to {lengths.max()} bytes")
     if starts[0] != HEADER_SIZE or (starts[:-1] + lengths[:-1] != starts[1:]).any():
         raise LtxError("frames are not contiguous")
     return int(starts[-1] + lengths[-1])
