@@ -136,7 +136,7 @@ def close_shared(descriptor: int) -> None:
 
 
 def _open_files(excluded: set[int]) -> set[tuple[int, int]]:
-    found = set()
+    found: set[tuple[int, int]] = set()
     try:
         numbers = [int(name) for name in os.listdir("/dev/fd") if name.isdecimal()]
     except OSError:  # no such directory on this platform: nobody can be seen, so nobody is assumed

@@ -1,0 +1,190 @@
+"""The file that a restore makes: built beside the target under a name of its own, swapped in when complete."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import NoReturn, Self
+
+from vfsstream.errors import DatabaseError, DiskFull
+
+__all__ = ["SIDECARS", "Target", "check_target", "sync_directory"]
+
+SIDECARS = ("-wal", "-shm", "-journal")
+"""What SQLite keeps beside a database; an old one beside a new database would be replayed into it."""
+
+_SUFFIX = ".restoring"
+_TEMP = re.compile(r"\.(?P<pid>[0-9]+)\.[0-9a-f]{8}" + re.escape(_SUFFIX))
+
+
+def check_target(output: Path, *, force: bool) -> None:
+    """Refuse a target that a restore would harm; touches nothing.
+
+    Raises:
+        DatabaseError: a directory, an existing database or sidecar without ``force``, or a database in use.
+    """
+    if output.is_dir():
+        raise DatabaseError(f"cannot restore to {output}: it is a directory", hint="name a file with -o")
+    present = [path for path in _sidecars(output) if path.exists()]
+    if not force:
+        if output.exists() and output.stat().st_size > 0:
+            raise DatabaseError(
+                f"cannot restore, output path already exists and is not empty: {output}",
+                hint="use -force to overwrite",
+            )
+        if present:
+            raise DatabaseError(
+                f"cannot restore, SQLite sidecar path already exists: {present[0]}",
+                hint="it belongs to another database and would be replayed; remove it or use -force",
+            )
+    elif output.exists() and _is_open(output):
+        raise DatabaseError(
+            f"cannot restore to {output}: a program has this database open", hint="stop the program first"
+        )
+
+
+class Target:
+    """A database file under construction. Leaves nothing behind unless :meth:`publish` was reached.
+
+    Args:
+        output: where the finished database goes.
+        size: its bytes, checked against the free space first.
+
+    Raises:
+        DiskFull: not enough room.
+        DatabaseError: the directory cannot be written.
+    """
+
+    def __init__(self, output: Path, size: int) -> None:
+        self.output = output
+        self.size = size
+        self.path = output.with_name(f".{output.name}.{os.getpid()}.{secrets.token_hex(4)}{_SUFFIX}")
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            self._remove_stale()
+            free = shutil.disk_usage(output.parent).free
+            if free < size:
+                raise DiskFull(
+                    f"{output.parent}: {free} bytes free, the database needs {size}", hint="free some space"
+                )
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+            self.descriptor = os.open(self.path, flags, 0o666)
+        except OSError as error:
+            self.fail(error)
+
+    def _remove_stale(self) -> None:
+        """Remove what killed restores of the same target left behind."""
+        for path in self.output.parent.glob(f".{self.output.name}.*{_SUFFIX}"):
+            match = _TEMP.fullmatch(path.name[len(self.output.name) + 1 :])
+            if match is not None and not _alive(int(match["pid"])):
+                path.unlink(missing_ok=True)
+
+    def write(self, data: bytes | bytearray | memoryview, offset: int) -> None:
+        """Write bytes at an offset."""
+        view = memoryview(data)
+        try:
+            while view:
+                done = _pwrite(self.descriptor, view, offset)
+                view, offset = view[done:], offset + done
+        except OSError as error:
+            self.fail(error)
+
+    def complete(self) -> None:
+        """Give the file its final size and make it durable under its temporary name."""
+        try:
+            os.ftruncate(self.descriptor, self.size)
+            os.fsync(self.descriptor)
+        except OSError as error:
+            self.fail(error)
+
+    def publish(self) -> None:
+        """Swap the file in: old sidecars go first, so that they never stand beside the new database."""
+        try:
+            os.close(self.descriptor)
+            self.descriptor = -1
+            if self.output.exists():
+                os.chmod(self.path, self.output.stat().st_mode & 0o7777)
+            for sidecar in _sidecars(self.output):
+                sidecar.unlink(missing_ok=True)
+            os.replace(self.path, self.output)
+            sync_directory(self.output.parent)
+        except OSError as error:
+            self.fail(error)
+
+    def fail(self, error: OSError) -> NoReturn:
+        """Say what could not be done to the file."""
+        if isinstance(error, DiskFull | DatabaseError):
+            raise error
+        full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+        kind = DiskFull if full else DatabaseError
+        raise kind(f"cannot write {self.output}: {error.strerror}", hint="check space and permissions") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+        for path in (self.path, *_sidecars(self.path)):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def sync_directory(directory: Path) -> None:
+    """Make a rename durable. Windows has no such call and needs none."""
+    if os.name == "nt":  # pragma: no cover
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sidecars(path: Path) -> list[Path]:
+    return [path.with_name(path.name + suffix) for suffix in SIDECARS]
+
+
+def _pwrite(descriptor: int, data: memoryview, offset: int) -> int:
+    if hasattr(os, "pwrite"):
+        return os.pwrite(descriptor, data, offset)
+    os.lseek(descriptor, offset, os.SEEK_SET)  # pragma: no cover - Windows
+    return os.write(descriptor, data)  # pragma: no cover
+
+
+def _alive(pid: int) -> bool:
+    if os.name == "nt":  # pragma: no cover - signal 0 would end the process there
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _is_open(path: Path) -> bool:
+    """Some other process holds one of SQLite's locks on the database (https://sqlite.org/lockingv3.html)."""
+    try:
+        import fcntl
+        import struct
+    except ImportError:  # pragma: no cover - Windows refuses to replace an open file by itself
+        return False
+    pending, span = 0x40000000, 512
+    question = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, pending, span, 0)
+    try:
+        with open(path, "rb") as file:
+            answer = fcntl.fcntl(file, fcntl.F_GETLK, question)
+    except OSError:
+        return False
+    return bool(struct.unpack_from("h", answer)[0] != fcntl.F_UNLCK)
