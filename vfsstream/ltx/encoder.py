@@ -97,6 +97,8 @@ class PageOrder:
         self.last = pgno
 
     def _judge(self, pgno: int, last: int) -> None:
+        if pgno == 0:
+            raise LtxError("page number 0")
         if pgno <= last:
             raise LtxError(f"page {pgno} after page {last}")
         if pgno == self._lock:

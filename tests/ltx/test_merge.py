@@ -1,0 +1,167 @@
+"""Merging: the newest version of each page, whatever the number and shape of the inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.ltx.helpers import header, make, page
+from vfsstream.errors import LtxError, UsageError
+from vfsstream.ltx import FLAG, TXID, Decoder, Encoder, Header, encode, merge, merge_pages, merged_header
+
+Contents = dict[int, bytes]
+
+
+def delta(txid: int, pages: list[int], commit: int = 100, *, last: int | None = None, **options: bool) -> bytes:
+    span = {"min_txid": TXID(txid), "max_txid": TXID(last or txid)}
+    return make(pages, seed=txid * 1000, commit=commit, timestamp=txid, **span, **options)
+
+
+def merged(*files: bytes, legacy: bool = False) -> tuple[Header, Contents]:
+    decoder = Decoder(merge([[data] for data in files], legacy=legacy))
+    return decoder.header, dict(decoder)
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(st.sets(st.integers(1, 60), max_size=30), st.integers(1, 60)), min_size=1, max_size=8))
+def test_equals_the_plain_meaning(inputs: list[tuple[set[int], int]]) -> None:
+    files, expected = [], {}
+    for place, (pgnos, commit) in enumerate(inputs):
+        kept = sorted(pgno for pgno in pgnos if pgno <= commit)
+        files.append(delta(place + 2, kept, commit, legacy=place % 3 == 2))
+        expected.update({pgno: page(pgno + (place + 2) * 1000) for pgno in kept})
+    commit = inputs[-1][1]
+    expected = {pgno: content for pgno, content in sorted(expected.items()) if pgno <= commit}
+    head, pages = merged(*files)
+    assert pages == expected
+    assert list(pages) == list(expected)
+    assert head == Header(512, commit, TXID(2), TXID(len(files) + 1), len(files) + 1)
+    assert merged(*files, legacy=True)[1] == expected
+    stated, streamed = merge_pages([[data] for data in files])
+    assert stated == head
+    assert dict(streamed) == expected
+
+
+def test_frames_are_copied_as_they_are() -> None:
+    import lz4.block
+
+    content = page(1)
+    dense = lz4.block.compress(content, mode="high_compression", compression=12, store_size=False)
+    frame = (1).to_bytes(4, "big") + b"\0\1" + len(dense).to_bytes(4, "big") + dense
+    out: list[bytes] = []
+    encoder = Encoder(header(min_txid=TXID(2), max_txid=TXID(2)), out.append)
+    encoder.add_frame(1, frame, content)
+    encoder.finish()
+    assert b"".join(merge([out]))[100:].startswith(frame)
+
+
+def test_legacy_frames_become_blocks_and_the_other_way() -> None:
+    old = delta(2, [1, 2], legacy=True)
+    assert b"".join(merge([[old]]))[104:106] == b"\0\1"
+    assert b"".join(merge([[delta(2, [1, 2])]], legacy=True))[104:106] == b"\0\0"
+    assert b"".join(merge([[old]], legacy=True))[104:106] == b"\0\0"
+
+
+def test_pages_above_the_last_commit_vanish_but_are_verified() -> None:
+    shrunk = delta(3, [1], commit=5)
+    assert set(merged(delta(2, [1, 50]), shrunk)[1]) == {1}
+    damaged = bytearray(delta(2, [1, 50]))
+    damaged[-30] ^= 1
+    with pytest.raises(LtxError, match=r"file|index|checksum"):
+        merged(bytes(damaged), shrunk)
+
+
+def test_a_file_with_pages_above_its_own_commit_is_accepted_here() -> None:
+    assert set(merged(delta(2, [1, 9]), delta(3, [1], commit=4))[1]) == {1}
+
+
+def test_overlap_is_fine() -> None:
+    _, pages = merged(delta(2, [1, 2], last=5), delta(4, [2], last=8))
+    assert pages == {1: page(2001), 2: page(4002)}
+
+
+def test_a_snapshot_and_what_follows() -> None:
+    head, pages = merged(make(), delta(2, [2, 4], commit=4))
+    assert head.is_snapshot
+    assert list(pages) == [1, 2, 3, 4]
+    assert pages[2] == page(2002)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ([delta(2, [1]), delta(4, [1])], "gap: the file before ends at TXID 0000000000000002"),
+        ([delta(2, [1], last=5), delta(3, [1], last=5)], "the file before already at 0000000000000005"),
+        ([delta(2, [1]), delta(2, [1])], "the file before already at"),
+        ([delta(2, [1]), make([1], page_size=1024, min_txid=TXID(3), max_txid=TXID(3))], "page size 1024"),
+    ],
+)
+def test_files_that_do_not_follow_one_another(files: list[bytes], message: str) -> None:
+    with pytest.raises(LtxError, match=message) as caught:
+        list(merge([[data] for data in files], ["a", "b"]))
+    assert caught.value.name == "b"
+
+
+def test_nothing_to_merge() -> None:
+    with pytest.raises(UsageError, match="nothing to merge"):
+        merged_header([])
+
+
+def test_an_incomplete_snapshot_is_not_made() -> None:
+    with pytest.raises(LtxError, match="snapshot"):
+        merged(make(), delta(2, [1], commit=9))
+
+
+def test_a_stated_first_txid() -> None:
+    data = b"".join(merge([[delta(5, [1, 2, 3], commit=3)]], min_txid=1))
+    assert Header.unpack(data).min_txid == 1
+    assert len(dict(Decoder([data]))) == 3
+
+
+def test_damage_in_any_input_spoils_the_output() -> None:
+    files = [make(), delta(2, [1, 2], commit=3), delta(3, [3], commit=3)]
+    whole = b"".join(merge([[data] for data in files]))
+    for place, data in enumerate(files):
+        for at in (len(data) - 1, len(data) // 2, 120):
+            damaged = [bytearray(file) for file in files]
+            damaged[place][at] ^= 0x40
+            out: list[bytes] = []
+            with pytest.raises(LtxError) as caught:
+                out.extend(merge([[bytes(file)] for file in damaged], ["a", "b", "c"]))
+            assert caught.value.name == "abc"[place]
+            assert len(b"".join(out)) < len(whole)
+
+
+def test_inputs_that_track_checksums_are_accepted() -> None:
+    out: list[bytes] = []
+    encoder = Encoder(header(min_txid=TXID(2), max_txid=TXID(2), flags=0, pre_apply_checksum=FLAG | 1), out.append)
+    encoder.add_page(2, page(9))
+    encoder.finish(FLAG | 2)
+    head, pages = merged(make(), b"".join(out))
+    assert not head.tracks_checksums
+    assert pages[2] == page(9)
+
+
+def test_memory_is_one_chunk_of_each_input() -> None:
+    consumed = [0, 0]
+
+    def chunks(place: int, data: bytes) -> Iterator[bytes]:
+        for at in range(0, len(data), 4096):
+            consumed[place] += 1
+            yield data[at : at + 4096]
+
+    import random
+
+    noise = random.Random(3)
+    pages = [(pgno, noise.randbytes(65536)) for pgno in range(1, 101)]
+    files = [
+        b"".join(encode(header(page_size=65536, commit=100, min_txid=TXID(n), max_txid=TXID(n)), pages))
+        for n in (2, 3)
+    ]
+    output = merge([chunks(place, data) for place, data in enumerate(files)])
+    next(output)
+    assert all(count * 4096 < len(files[0]) // 2 for count in consumed)
+    assert sum(map(len, output)) > 1_000_000
