@@ -20,7 +20,13 @@ __all__ = ["COMMANDS", "Program", "program", "run"]
 
 COMMANDS: dict[str, tuple[str, str]] = {
     # name: (module below vfsstream.cli, one line of help); the command is the module's attribute of the name
+    "completion": ("completion", "print the completion script of a shell"),
+    "config": ("config", "check a configuration file, or list its keys"),
+    "databases": ("databases", "list the databases of the configuration"),
     "ltx": ("ltx", "list the LTX files of a replica"),
+    "reset": ("reset", "remove the local state of a database"),
+    "restore": ("restore", "recover a database from its replica"),
+    "status": ("status", "show the state of the databases of the configuration"),
     "version": ("version", "print the version"),
 }
 ALIASES = {"wal": "ltx"}

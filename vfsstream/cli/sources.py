@@ -6,13 +6,16 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vfsstream.cli.grammar import flag, option
 from vfsstream.errors import UsageError
 from vfsstream.replica.replica import Replica
 
-__all__ = ["Found", "config_flags", "is_url", "one_argument", "replica_source"]
+if TYPE_CHECKING:
+    from vfsstream.config.schema import Config
+
+__all__ = ["Found", "config_flags", "is_url", "load", "one_argument", "replica_source"]
 
 _URL = re.compile(r"\w+://")
 
@@ -61,12 +64,43 @@ def replica_source(command: str, words: Sequence[str], config: str | None, no_ex
         UsageError: no argument, a URL together with ``-config``, a database that is not in the configuration.
     """
     word = one_argument(command, words, "database path or replica URL", "REPLICA_URL")
-    if not is_url(word):
-        raise UsageError(f"{word}: configuration files are not read yet", hint="give the replica URL")
-    if config:
-        raise UsageError("a replica URL cannot be combined with -config", hint="give one or the other")
-    replica = Replica.open(word)
+    db_path = None
+    if is_url(word):
+        if config:
+            raise UsageError("a replica URL cannot be combined with -config", hint="give one or the other")
+        replica = Replica.open(word)
+    else:
+        replica, db_path = _configured(word, config, no_expand_env)
     try:
-        yield Found(replica, replica.store.kind)
+        yield Found(replica, replica.store.kind, db_path)
     finally:
         replica.store.close()
+
+
+def _configured(word: str, config: str | None, no_expand_env: bool) -> tuple[Replica, str]:
+    from vfsstream.config.checks import database_path
+    from vfsstream.config.replicas import find_database, open_replica
+
+    loaded = load(config, no_expand_env)
+    found = find_database(loaded, word)
+    path = database_path(word)
+    if found is None:
+        from vfsstream.cli.grammar import nearest
+
+        near = nearest(path, [database_path(entry.path) for entry in loaded.dbs if entry.path])
+        hint = f"did you mean {near}?" if near else "vfsstream databases"
+        raise UsageError(f"database not in {loaded.file or 'the configuration'}: {path}", hint=hint)
+    replica: Replica = open_replica(loaded, found[1])
+    return replica, path
+
+
+def load(config: str | None, no_expand_env: bool) -> Config:
+    """The configuration; its warnings go to stderr."""
+    import click
+
+    from vfsstream.config.load import load_config
+
+    loaded = load_config(config or None, expand_env=not no_expand_env)
+    for warning in loaded.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    return loaded

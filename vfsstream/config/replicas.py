@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import fnmatch
+import os
 import posixpath
 import re
 from datetime import timedelta
 from typing import Any
 
-from vfsstream.config.schema import ReplicaConfig, StoreKeys, keys
+from vfsstream.config.schema import Config, Database, ReplicaConfig, StoreKeys, keys
 from vfsstream.config.values import format_duration
-from vfsstream.errors import ConfigError
+from vfsstream.errors import ConfigError, DatabaseError
 
-__all__ = ["append_path", "destination", "open_replica", "options_of", "scheme_of", "shown"]
+__all__ = [
+    "append_path",
+    "destination",
+    "find_database",
+    "meta_path",
+    "open_replica",
+    "options_of",
+    "scheme_of",
+    "shown",
+]
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _ALIASES = {"webdavs": "webdav"}
@@ -69,6 +80,69 @@ def append_path(replica: ReplicaConfig, relative: str) -> ReplicaConfig:
         return replace(replica, path=posixpath.join(replica.path or "", relative))
     url, question, query = replica.url.partition("?")
     return replace(replica, url=f"{url.rstrip('/')}/{relative}{question}{query}")
+
+
+def find_database(config: Config, path: str) -> tuple[Database, ReplicaConfig] | None:
+    """The entry that replicates a database, and its replica; databases of a ``dir`` entry are found too."""
+    from vfsstream.config.checks import database_path
+
+    wanted = database_path(path)
+    for database in config.dbs:
+        assert database.replica is not None
+        if database.path and database_path(database.path) == wanted:
+            return database, database.replica
+        if database.dir:
+            relative = os.path.relpath(wanted, database_path(database.dir))
+            inside = not relative.startswith("..") and (database.recursive or "/" not in relative)
+            if inside and fnmatch.fnmatchcase(os.path.basename(wanted), database.pattern or ""):
+                return database, append_path(database.replica, relative.replace(os.sep, "/"))
+    return None
+
+
+def databases_in(entry: Database) -> list[str]:
+    """The databases of a ``dir`` entry as they are now: names that match and files that start like one.
+
+    Raises:
+        DatabaseError: the directory cannot be read.
+    """
+    from vfsstream.config.checks import database_path
+
+    top = database_path(entry.dir or "")
+    if not os.path.isdir(top):
+        raise DatabaseError(
+            f"directory does not exist: {top}", hint="create it, or correct dir: in the configuration"
+        )
+    found = []
+    for base, directories, names in os.walk(top):
+        directories[:] = sorted(directories) if entry.recursive else []
+        matching = fnmatch.filter(names, entry.pattern or "")
+        found += [path for name in sorted(matching) if _is_database(path := os.path.join(base, name))]
+    return found
+
+
+def _is_database(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(16) == b"SQLite format 3\0"
+    except OSError:
+        return False
+
+
+def meta_path(database: Database, path: str) -> str:
+    """The directory of local state of a database that an entry names or covers."""
+    from vfsstream.config.checks import database_path
+
+    absolute = database_path(path)
+    directory, name = os.path.split(absolute)
+    if database.dir and (database.meta_dir or database.meta_path):
+        relative = os.path.relpath(absolute, database_path(database.dir))
+        if database.meta_dir:
+            return os.path.join(database_path(database.meta_dir), f"{relative}-litestream")
+        base = os.path.join(database_path(database.meta_path or ""), os.path.dirname(relative))
+        return os.path.join(base, f".{name}-litestream")
+    if database.meta_path:
+        return database_path(database.meta_path)
+    return os.path.join(directory, f".{name}-litestream")
 
 
 def destination(config: StoreKeys, replica: ReplicaConfig) -> str:
