@@ -1,0 +1,72 @@
+"""What lies in a replica, kept in memory by its only writer, so that nobody has to list again and again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+
+from vfsstream.ltx.names import LEVELS, SNAPSHOT_LEVEL
+from vfsstream.plan.files import FileInfo
+from vfsstream.replica.replica import Replica
+
+__all__ = ["Catalogue"]
+
+
+class Catalogue:
+    """The files of every level. Thread-safe; what it gives are copies.
+
+    It is only ever filled from complete listings: one that fails half-way leaves the old content.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._levels: dict[int, set[FileInfo]] = {level: set() for level in LEVELS}
+        self.loaded = False
+
+    def fill(self, listing: Mapping[int, Iterable[FileInfo]]) -> None:
+        """Take over a listing of all levels."""
+        levels = {level: set(listing.get(level, ())) for level in LEVELS}
+        with self._lock:
+            self._levels, self.loaded = levels, True
+
+    def load(self, replica: Replica) -> None:
+        """List the replica: one listing for each level."""
+        self.fill(replica.all_files())
+
+    def reload(self, replica: Replica, level: int) -> None:
+        """List one level again."""
+        found = set(replica.files(level))
+        with self._lock:
+            self._levels[level] = found
+
+    def add(self, info: FileInfo) -> None:
+        """A file was written; an older one of the same name is forgotten."""
+        with self._lock:
+            level = self._levels[info.level]
+            same = {i for i in level if (i.min_txid, i.max_txid) == (info.min_txid, info.max_txid)}
+            self._levels[info.level] = (level - same) | {info}
+
+    def remove(self, infos: Iterable[FileInfo]) -> None:
+        """Files were deleted."""
+        with self._lock:
+            for info in infos:
+                self._levels[info.level].discard(info)
+
+    def files(self, level: int) -> list[FileInfo]:
+        """One level, ascending."""
+        with self._lock:
+            return sorted(self._levels[level])
+
+    def all(self) -> dict[int, Sequence[FileInfo]]:
+        """Every level, ascending."""
+        with self._lock:
+            return {level: sorted(files) for level, files in self._levels.items()}
+
+    def newest(self, level: int) -> FileInfo | None:
+        """The file of a level that ends last."""
+        with self._lock:
+            return max(self._levels[level], key=lambda info: info.max_txid, default=None)
+
+    def snapshots(self) -> list[FileInfo]:
+        """The files of the snapshot level."""
+        return self.files(SNAPSHOT_LEVEL)
