@@ -13,11 +13,14 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from vfsstream.errors import AccessDenied, AlreadyExists, NotFound, StoreError
 from vfsstream.stores.base import TIMESTAMP, Capabilities, Fetched, ObjectInfo, Source, Store, chunks_of
 from vfsstream.stores.memory import slice_range
+
+if TYPE_CHECKING:
+    from vfsstream.stores.url import StoreUrl
 
 __all__ = ["TEMP_SUFFIX", "FileStore"]
 
@@ -224,3 +227,8 @@ def _read_exactly(read: object, size: int) -> bytes:
         parts.append(part)
         size -= len(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def open_url(url: StoreUrl, options: Mapping[str, str]) -> FileStore:
+    """The folder that a file URL or a path names."""
+    return FileStore(url.path)
