@@ -24,7 +24,7 @@ from vfsstream.replica.download import Downloader
 from vfsstream.replica.replica import Replica
 from vfsstream.replicate.target import Target, check_target
 
-__all__ = ["IntegrityCheck", "RestoreProgress", "RestoreResult", "find_plan", "restore"]
+__all__ = ["IntegrityCheck", "RestoreProgress", "RestoreResult", "check_integrity", "find_plan", "restore"]
 
 IntegrityCheck = Literal["none", "quick", "full"]
 """What SQLite checks before the new database replaces anything."""
@@ -208,7 +208,7 @@ class _Job:
             merged_header(headers, [self.replica.key(info) for info in self.plan])
             _check_complete(present, final, name)
             target.complete()
-            _check_integrity(target.path, integrity_check)
+            check_integrity(target.path, integrity_check)
             check_target(self.output, force=force)  # it may have appeared meanwhile
             target.publish()
         return final
@@ -261,7 +261,12 @@ def _check_complete(present: bytearray, header: Header, name: str) -> None:
         raise LtxError(f"no file of the plan holds page {missing} of {header.commit}", name=name)
 
 
-def _check_integrity(path: Path, kind: IntegrityCheck) -> None:
+def check_integrity(path: Path, kind: IntegrityCheck) -> None:
+    """Let SQLite check a finished database that nobody else has open; makes no sidecars.
+
+    Raises:
+        DatabaseError: the finding.
+    """
     if kind == "none":
         return
     import apsw
