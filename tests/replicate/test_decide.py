@@ -1,4 +1,4 @@
-"""The truth table of the capture decision: every combination of its inputs, checked against the rules one by one."""
+"""The truth table of the capture decision, and every combination of its inputs against the rules."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ NEXT = bytes.fromhex("0000000611223344")
 NEXT_BUT_ONE = bytes.fromhex("0000000755667788")
 SUM, OTHER_SUM = b"12345678", b"87654321"
 HERE, ELSEWHERE = (1, 10), (1, 11)
+OLD_LAST = Frame(3, 7, OLD, SUM)
 
 
 def facts(
     salts: bytes = OLD,
     frames: int = 10,
-    last: Frame | None = Frame(3, 7, OLD, SUM),
+    last: Frame | None = OLD_LAST,
     *,
     page_size: int = SIZE,
     identity: tuple[int, int] = HERE,
@@ -54,7 +55,6 @@ def captured(frames: int = 10, **changes: object) -> Captured:
     return Captured(**{**values, **changes})  # type: ignore[arg-type]
 
 
-OLD_LAST = Frame(3, 7, OLD, SUM)
 CASES: list[tuple[str, Captured | None, Facts, type[Decision], int | None]] = [
     ("no file yet", None, facts(), Full, None),
     ("nothing new", captured(), facts(), Nothing, None),

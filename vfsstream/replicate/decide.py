@@ -1,8 +1,8 @@
 """The capture decision: from what was captured last and what the log shows now to what must be written next.
 
-Pure. It rests on three facts about SQLite. A frame's checksum covers the whole lap before it, so eight equal bytes
-prove an equal prefix. A writer that restarts the log adds one to the first salt and draws the second at random. And
-while a read transaction is held, no frame committed after its start can leave the log.
+Pure. It rests on three facts about SQLite. A frame's checksum covers the whole lap before it, so eight equal
+bytes prove an equal prefix. A writer that restarts the log adds one to the first salt and draws the second at random.
+And while a read transaction is held, no frame committed after its start can leave the log.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Incremental:
 
 @dataclass(frozen=True, slots=True)
 class TailThenLap:
-    """One restart was missed: first the rest of the old lap from ``start``, then the current lap from its beginning.
+    """One restart was missed: first the rest of the old lap from ``start``, then all of the current lap.
 
     Attributes:
         salts: of the old lap.

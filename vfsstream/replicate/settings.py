@@ -29,7 +29,7 @@ class Settings:
         lease: keep a second replicator away by a lock object, where the store can do that.
         lease_ttl: how long a lease outlives its last use.
         lease_owner: the name that others are shown; by default host name and process id.
-        fork: when the replica holds another history than the local files: refuse, or go on above it with all pages.
+        fork: when the replica holds another history than the local files: refuse, or go on above it in full.
         shutdown_sync_timeout: how long a close tries to upload the rest.
         shutdown_sync_interval: between two of these tries.
         max_backoff: longest pause after repeated errors.

@@ -118,7 +118,7 @@ _parked_lock = threading.Lock()
 
 
 def close_shared(descriptor: int) -> None:
-    """Close a descriptor of a file that SQLite may have locked, or keep it while others in the process use the file.
+    """Close a descriptor of a file that SQLite may have locked, or keep it while others in the process use it.
 
     Parked descriptors are tried again at every later call.
     """

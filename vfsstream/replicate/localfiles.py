@@ -1,0 +1,222 @@
+"""The meta directory of a database: local level-0 files, temporary files and the lock against a second instance."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from vfsstream.errors import DatabaseError, DiskFull
+from vfsstream.ltx.names import TXID, format_name, parse_name
+from vfsstream.plan.files import FileInfo
+
+__all__ = ["LocalFiles", "disk_errors", "meta_path_for", "replace_file"]
+
+_TEMP = ".tmp"
+_DAMAGED = ".damaged"
+_FULL = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
+
+
+def meta_path_for(database: str | os.PathLike[str]) -> Path:
+    """The meta directory that Litestream uses for a database: ``.NAME-litestream`` beside it."""
+    path = Path(database)
+    return path.with_name(f".{path.name}-litestream")
+
+
+@contextlib.contextmanager
+def disk_errors(step: str, path: Path, txid: int | None = None) -> Iterator[None]:
+    """Turn an OSError into one line that names the step, the path and the TXID.
+
+    Raises:
+        DiskFull: no space or quota left.
+        DatabaseError: any other failure of a local file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, DatabaseError):
+            raise
+        what = f" for TXID {TXID(txid)}" if txid is not None else ""
+        message = f"cannot {step} {path}{what}: {error.strerror or error}"
+        if error.errno in _FULL:
+            raise DiskFull(message, hint="free some space on the volume; replication goes on by itself") from error
+        raise DatabaseError(message) from error
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a small file so that a reader finds the old or the new content."""
+    temp = path.with_name(path.name + _TEMP)
+    temp.write_bytes(data)
+    os.replace(temp, path)
+
+
+class LocalFiles:
+    """Local level-0 files below one meta directory.
+
+    Args:
+        meta_dir: the directory; made by :meth:`prepare`.
+        database: the file whose mode and owner new files take over.
+    """
+
+    def __init__(self, meta_dir: Path, database: Path) -> None:
+        self.meta_dir = meta_dir
+        self.level0 = meta_dir / "ltx" / "0"
+        self.own = meta_dir / "vfsstream"
+        self.database = database
+        self._lock: int | None = None
+
+    def prepare(self) -> None:
+        """Make the directories with the mode and owner of the database's directory; remove temporary files."""
+        with disk_errors("make directory", self.level0):
+            for directory in (self.meta_dir, self.meta_dir / "ltx", self.level0, self.own):
+                if not directory.exists():
+                    parent = self.database.parent.stat()
+                    directory.mkdir(mode=stat.S_IMODE(parent.st_mode), parents=True, exist_ok=True)
+                    self._give(directory, parent)
+        self.remove_temporary()
+
+    def remove_temporary(self) -> None:
+        """Delete what a killed process left unfinished."""
+        for path in self.meta_dir.rglob(f"*{_TEMP}"):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def lock(self) -> None:
+        """Take the lock of this meta directory for the life of the process.
+
+        Raises:
+            DatabaseError: another process has it; the message names it.
+        """
+        import fcntl
+
+        path = self.own / "lock"
+        with disk_errors("open", path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(descriptor, 64, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(descriptor)
+            raise DatabaseError(
+                f"{self.database} is already being replicated by process {holder} ({path} is locked)",
+                hint="stop the other instance first",
+            ) from error
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        self._lock = descriptor
+
+    def unlock(self) -> None:
+        """Give the lock back. Idempotent."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def path(self, txid: int) -> Path:
+        """Where the file of a TXID lies, whether it exists or not."""
+        return self.level0 / format_name(txid, txid)
+
+    def txids(self) -> list[TXID]:
+        """The TXIDs of all local files, ascending."""
+        with disk_errors("list", self.level0):
+            try:
+                names = os.listdir(self.level0)
+            except FileNotFoundError:
+                return []
+        spans = filter(None, map(parse_name, names))
+        return sorted(low for low, high in spans if low == high)
+
+    def highest(self) -> TXID:
+        """The highest TXID that was ever written here, a damaged file included; 0 when there is none."""
+        with disk_errors("list", self.level0):
+            try:
+                names = os.listdir(self.level0)
+            except FileNotFoundError:
+                return TXID(0)
+        spans = filter(None, (parse_name(name.removesuffix(_DAMAGED)) for name in names))
+        return max((high for _, high in spans), default=TXID(0))
+
+    def infos(self) -> list[FileInfo]:
+        """All local files with size and header time, ascending."""
+        from vfsstream.ltx import HEADER_SIZE, Header
+
+        found = []
+        for txid in self.txids():
+            with contextlib.suppress(FileNotFoundError), open(self.path(txid), "rb") as file:
+                header = Header.unpack(file.read(HEADER_SIZE), name=str(self.path(txid)))
+                created = datetime.fromtimestamp(header.timestamp / 1000, UTC)
+                found.append(FileInfo(txid, txid, 0, os.fstat(file.fileno()).st_size, created, True))
+        return found
+
+    def write(self, txid: int, produce: Callable[[BinaryIO], bool]) -> int | None:
+        """Write the file of a TXID; it appears under its name complete and durable, or not at all.
+
+        Args:
+            produce: writes the content; ``False`` when there turned out to be nothing worth a file.
+
+        Returns:
+            The size, or ``None`` when there was nothing.
+        """
+        path, temp = self.path(txid), self.path(txid).with_name(format_name(txid, txid) + _TEMP)
+        try:
+            with disk_errors("write", temp, txid):
+                owner = self.database.stat()
+                flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+                descriptor = os.open(temp, flags, stat.S_IMODE(owner.st_mode))
+                with open(descriptor, "wb", buffering=0) as file:
+                    if not produce(_Whole(file)):  # type: ignore[arg-type]
+                        temp.unlink()
+                        return None
+                    os.fsync(file.fileno())
+                    size = os.fstat(file.fileno()).st_size
+                self._give(temp, owner)
+            with disk_errors("publish", path, txid):
+                os.replace(temp, path)
+                _sync_directory(self.level0)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temp.unlink()
+            raise
+        return size
+
+    def set_aside(self, txid: int) -> None:
+        """Keep a damaged file as evidence, out of every listing."""
+        path = self.path(txid)
+        with disk_errors("rename", path, txid), contextlib.suppress(FileNotFoundError):
+            os.replace(path, path.with_name(path.name + _DAMAGED))
+
+    def delete(self, txids: list[TXID]) -> None:
+        """Delete files, lowest first, so that an interruption leaves a contiguous rest."""
+        for txid in sorted(txids):
+            with disk_errors("delete", self.path(txid), txid):
+                self.path(txid).unlink(missing_ok=True)
+
+    def _give(self, path: Path, owner: os.stat_result) -> None:
+        if os.geteuid() == 0:
+            with contextlib.suppress(OSError):
+                os.chown(path, owner.st_uid, owner.st_gid)
+
+
+class _Whole:
+    """An unbuffered file whose writes are complete."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def write(self, data: bytes) -> int:
+        view = memoryview(data)
+        while view:
+            view = view[self._file.write(view) :]
+        return len(data)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
