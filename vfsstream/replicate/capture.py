@@ -15,11 +15,11 @@ from typing import BinaryIO
 
 from vfsstream.errors import DatabaseError, LtxError
 from vfsstream.ltx import HEADER_SIZE, TRAILER_SIZE, Decoder, Encoder, Header, Trailer
-from vfsstream.ltx.checksum import crc64
 from vfsstream.ltx.names import TXID, lock_pgno
 from vfsstream.replicate import decide as rules
 from vfsstream.replicate.decide import Captured, Decision, Facts, Full, Incremental, Nothing, TailThenLap
 from vfsstream.replicate.fingerprints import Changes, Fingerprints
+from vfsstream.replicate.image import Image, differing, pages_of_image
 from vfsstream.replicate.localfiles import LocalFiles
 from vfsstream.replicate.logrange import LogRange, Torn, old_lap, scan
 from vfsstream.replicate.source import Source
@@ -29,7 +29,6 @@ from vfsstream.replicate.wal import Frame, frame_end, frame_size, frames_in, ite
 __all__ = ["Capture", "Written"]
 
 _ATTEMPTS = 8
-_RUN = 1 << 20  # bytes of the database read at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +163,7 @@ class Capture:
             found = scan(self.source, captured.page_size, header.wal_offset, captured.end, captured.salts)
         except Torn:
             return False
-        wanted = dict((int(pgno), int(frame)) for pgno, frame in found.map.pages())
+        wanted = {int(pgno): int(frame) for pgno, frame in found.map.pages()}
         for pgno, page in self._decoder(captured.txid):
             frame = wanted.pop(pgno, None)
             if frame is not None and found.page(frame) != page:
@@ -219,7 +218,12 @@ class Capture:
 
     def write_pending(self, found: LogRange) -> Written | None:
         """Publish what :meth:`pending` took; the log itself may have gone on."""
-        return self._publish(self._plan_of(found, None, guard=False))
+        assert self.captured is not None
+        plan = self._plan_of(found, None, guard=False)
+        self.captured = replace(
+            self.captured, watched=False
+        )  # if publishing fails, the log may not have it any more
+        return self._publish(plan)
 
     def _increment(self, start: int, facts: Facts, limit: int) -> _Plan:
         stop = frame_end(facts.index.max_frame, facts.page_size)
@@ -318,11 +322,11 @@ class Capture:
             raise Torn
         checksum = last.checksum if last is not None else None
         after = replace(self._after(commit, index.salts, end, checksum), watched=True)
-        pages = self._image(found, commit)
+        pages = pages_of_image(self.source, found, commit)
         known = self._known_sums()
         plan = _Plan(after, start, pages, index.salts, end, full=known is None, reason=reason)
         if known is not None:
-            plan.pages = _differing(pages, known, last.pgno if last is not None else 0)
+            plan.pages = differing(pages, known, last.pgno if last is not None else 0)
             assert self.captured is not None
             plan.only_if_changed = commit == self.captured.commit
         return self._publish(plan)
@@ -339,43 +343,26 @@ class Capture:
             return self._ends_of(txid)[0].commit, self._decoder(txid)
         return None
 
-    def _image(self, found: LogRange, commit: int) -> Iterator[tuple[int, bytes | memoryview]]:
-        """Every page of the database as the log's range leaves it."""
-        size, lock = self.source.page_size, lock_pgno(self.source.page_size)
-        run, next_page = max(1, _RUN // size), 1
-
-        def from_file(stop: int) -> Iterator[tuple[int, bytes | memoryview]]:
-            for first in range(next_page, stop, run):
-                count = min(run, stop - first)
-                data = memoryview(self.source.read_pages(first, count))
-                for index in range(count):
-                    if first + index != lock:
-                        yield first + index, data[index * size : (index + 1) * size]
-
-        for pgno, frame in found.map.pages():
-            if pgno <= commit:
-                yield from from_file(int(pgno))
-                yield int(pgno), found.page(int(frame))
-                next_page = int(pgno) + 1
-        yield from from_file(commit + 1)
-
-    @contextlib.contextmanager
-    def image(self) -> Iterator[tuple[Header, Iterator[tuple[int, bytes | memoryview]]]]:
-        """Header and pages of a snapshot at the position; nothing may be left to capture and no checkpoint may run."""
+    def image(self) -> Image:
+        """A snapshot at the position. Nothing may be left to capture, and until the image is read to its end no
+        checkpoint of ours may run; capture may go on.
+        """
         captured = self.captured
         assert captured is not None
         index, size = self.source.index(), captured.page_size
         start = frame_end(0, size)
-        same = index.salts == captured.salts
-        in_log = same and index.backfilled < index.max_frame
-        found = scan(self.source, size, start, captured.end if in_log else start, captured.salts)
+        # When the whole log is copied (or was, and a new lap began) the database file alone is that state.
+        in_log = index.salts == captured.salts and index.backfilled < index.max_frame
+        view = self.source.view()
+        try:
+            found = scan(view, size, start, captured.end if in_log else start, captured.salts)
+        except BaseException:
+            view.close()
+            raise
         offset = captured.end - frame_size(size) if in_log else start
-        salt1, salt2 = (int.from_bytes(captured.salts[at : at + 4], "big") for at in (0, 4))
-        header = Header(
-            size, captured.commit, 1, captured.txid, self._timestamp(), offset, frame_size(size) if in_log else 0,
-            salt1, salt2,
-        )  # fmt: skip
-        yield header, self._image(found, captured.commit)
+        header = _header(captured, self._timestamp(), offset, frame_size(size) if in_log else 0, captured.salts)
+        header = replace(header, min_txid=TXID(1))
+        return Image(header, pages_of_image(view, found, captured.commit), view)
 
     # --- publishing -----------------------------------------------------------------------------------------
 
@@ -387,12 +374,7 @@ class Capture:
         started = time.monotonic()
         after, before = plan.after, self.captured
         rebuilt = plan.full or before is None
-        salt1, salt2 = (int.from_bytes(plan.salts[at : at + 4], "big") for at in (0, 4))
-        stamp = self._timestamp()
-        header = Header(
-            after.page_size, after.commit, after.txid, after.txid, stamp, plan.offset, plan.end - plan.offset,
-            salt1, salt2,
-        )  # fmt: skip
+        header = _header(after, self._timestamp(), plan.offset, plan.end - plan.offset, plan.salts)
         changes, count, trailer = Changes(), 0, None
 
         def produce(file: BinaryIO) -> bool:
@@ -418,7 +400,8 @@ class Capture:
 
         size = self.local.write(after.txid, produce)
         if size is None or trailer is None:
-            return self._unchanged(after)
+            self._unchanged(after)
+            return None
         self._at_point("capture:published")
         self.position, self.captured = TXID(after.txid), after
         with contextlib.suppress(DatabaseError):  # hints: without them the next start does more work
@@ -447,27 +430,12 @@ class Capture:
         self.position, self.captured = TXID(position), None
 
 
+def _header(of: Captured, timestamp: int, offset: int, size: int, salts: bytes) -> Header:
+    salt1, salt2 = (int.from_bytes(salts[at : at + 4], "big") for at in (0, 4))
+    txid = TXID(of.txid)
+    return Header(of.page_size, of.commit, txid, txid, timestamp, offset, size, salt1, salt2)
+
+
 def _growth(before: int, after: int, page_size: int) -> int:
     """Pages in ``(before, after]`` that a file must hold: all but the lock page."""
     return max(0, after - before) - (before < lock_pgno(page_size) <= after)
-
-
-def _differing(
-    pages: Iterable[tuple[int, bytes | memoryview]], known: array[int], always: int
-) -> Iterator[tuple[int, bytes | memoryview]]:
-    count = len(known)
-    changed, kept = False, None
-    for pgno, page in pages:
-        if pgno > count or crc64(page) != known[pgno - 1]:
-            if kept is not None and kept[0] < pgno:
-                yield kept
-                kept = None
-            changed = True
-            yield pgno, page
-        elif pgno == always:
-            kept = (pgno, bytes(page))
-            if changed:
-                yield kept
-                kept = None
-    if kept is not None and changed:
-        yield kept

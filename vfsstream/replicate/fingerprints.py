@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     Sums = np.ndarray[tuple[int], np.dtype[np.uint64]]
 
+PagesOf = Callable[[int], tuple[int, Iterable[tuple[int, bytes]]] | None]
+
 __all__ = ["Changes", "Fingerprints"]
 
 _BASE = struct.Struct("<8sQQQ")
@@ -81,9 +83,7 @@ class Fingerprints:
             with disk_errors("write", self.base, txid):
                 self._save(txid, sums)
 
-    def load(self, txid: int, pages_of: Callable[[int], tuple[int, Iterable[tuple[int, bytes]]] | None] | None = None) -> (
-        Sums | None
-    ):
+    def load(self, txid: int, pages_of: PagesOf | None = None) -> Sums | None:
         """The checksums of the state at ``txid`` (page 1 first), or ``None`` when they are not known.
 
         Args:
@@ -150,7 +150,12 @@ class Fingerprints:
                 if txid != after + 1:
                     return
                 after = txid
-                yield txid, commit, np.frombuffer(body[: 4 * count], np.uint32), np.frombuffer(body[4 * count :], np.uint64)
+                yield (
+                    txid,
+                    commit,
+                    np.frombuffer(body[: 4 * count], np.uint32),
+                    np.frombuffer(body[4 * count :], np.uint64),
+                )
 
 
 def _apply(sums: Sums, commit: int, pgnos: Sums, page_sums: Sums) -> Sums:

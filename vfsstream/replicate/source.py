@@ -110,6 +110,21 @@ class Source:
         if self._reader.in_transaction:
             self._reader.execute("ROLLBACK")
 
+    def advance_read(self) -> None:
+        """Move the read transaction to the newest commit without a moment in which none is held."""
+        fresh = self._connect()
+        try:
+            older, self._reader = self._reader, fresh
+            self._to_wal_mode()
+            self.begin_read()
+        except BaseException:
+            self._reader = older
+            fresh.close(True)
+            raise
+        with contextlib.suppress(apsw.Error):
+            older.execute("ROLLBACK")
+        older.close(True)
+
     def look(self) -> bytes:
         """The bytes of the wal-index that change with every commit."""
         assert self._index is not None
@@ -142,25 +157,20 @@ class Source:
 
     def read_pages(self, first: int, count: int) -> bytes:
         """``count`` pages of the database *file* from page ``first``; zeros behind its end."""
-        size = self.page_size
-        with sqlite_errors(self.path, "read"):
-            complete, data = self._reader.read("main", 0, (first - 1) * size, count * size)
-            if complete:
-                return data
-            if count == 1:
-                return bytes(size)
-            return b"".join(self.read_pages(pgno, 1) for pgno in range(first, first + count))
+        return _read_pages(self._reader, self.path, self.page_size, first, count)
 
     def read_log(self, offset: int, size: int) -> bytes:
         """Bytes of the log; fewer at its end."""
-        parts = []
+        return _read_log(self._log, self.log_path, offset, size)
+
+    def view(self) -> View:
+        """A second pair of eyes on the same files, for another thread."""
+        log = os.dup(self._log)
         try:
-            while size > 0 and (part := os.pread(self._log, size, offset)):
-                parts.append(part)
-                offset, size = offset + len(part), size - len(part)
-        except OSError as error:
-            raise DatabaseError(f"cannot read {self.log_path}: {error.strerror}") from error
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+            return View(self.path, self.log_path, self.page_size, self._connect(), log)
+        except BaseException:
+            os.close(log)
+            raise
 
     def log_size(self) -> int:
         """Bytes of the log file, stale frames included."""
@@ -196,12 +206,13 @@ class Source:
         """Run ``PRAGMA wal_checkpoint``: (busy, frames in the log, frames in the database)."""
         with contextlib.closing(self._connect()) as connection:
             try:
-                busy, log, done = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+                row = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
             except (apsw.BusyError, apsw.LockedError):
                 return True, -1, -1
             except apsw.Error:
                 with sqlite_errors(self.path, "checkpoint"):
                     raise
+            busy, log, done = row or (1, -1, -1)
             return bool(busy), log, done
 
     def close(self) -> None:
@@ -214,6 +225,50 @@ class Source:
             self._log = -1
         if self._index is not None:
             self._index.close()
+
+
+class View:
+    """Reads the files of a source from another thread; promises nothing about when they change."""
+
+    def __init__(self, path: Path, log_path: Path, page_size: int, connection: apsw.Connection, log: int) -> None:
+        self.path, self.log_path, self.page_size = path, log_path, page_size
+        self._connection, self._log = connection, log
+
+    def read_pages(self, first: int, count: int) -> bytes:
+        """As :meth:`Source.read_pages`."""
+        return _read_pages(self._connection, self.path, self.page_size, first, count)
+
+    def read_log(self, offset: int, size: int) -> bytes:
+        """As :meth:`Source.read_log`."""
+        return _read_log(self._log, self.log_path, offset, size)
+
+    def close(self) -> None:
+        """Release both files. Idempotent."""
+        self._connection.close(True)
+        if self._log >= 0:
+            os.close(self._log)
+            self._log = -1
+
+
+def _read_pages(connection: apsw.Connection, path: Path, size: int, first: int, count: int) -> bytes:
+    with sqlite_errors(path, "read"):
+        complete, data = connection.read("main", 0, (first - 1) * size, count * size)
+        if complete:
+            return data
+        if count == 1:
+            return bytes(size)
+        return b"".join(_read_pages(connection, path, size, pgno, 1) for pgno in range(first, first + count))
+
+
+def _read_log(descriptor: int, path: Path, offset: int, size: int) -> bytes:
+    parts = []
+    try:
+        while size > 0 and (part := os.pread(descriptor, size, offset)):
+            parts.append(part)
+            offset, size = offset + len(part), size - len(part)
+    except OSError as error:
+        raise DatabaseError(f"cannot read {path}: {error.strerror}") from error
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

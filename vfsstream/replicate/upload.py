@@ -1,0 +1,238 @@
+"""From local level-0 files to the replica: in order, a few at a time, never over somebody else's history."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+from vfsstream.errors import AlreadyExists, ForkDetected, Interrupted, NotFound, StoreError
+from vfsstream.ltx import HEADER_SIZE, TRAILER_SIZE, Decoder, Header
+from vfsstream.ltx.names import LEVELS, TXID
+from vfsstream.plan.files import FileInfo
+from vfsstream.replica import Replica
+from vfsstream.replicate.lease import Lease
+from vfsstream.replicate.localfiles import LocalFiles
+from vfsstream.replicate.reconcile import Behind, compare
+
+__all__ = ["Uploader"]
+
+
+@dataclass(slots=True)
+class _Sent:
+    info: FileInfo
+    full: bool
+    page_size: int
+
+
+class Uploader:
+    """Uploads the files of one database. :meth:`run` is called by one thread at a time.
+
+    Args:
+        rebase: called when the replica is ahead; makes capture go on above the given TXID.
+        uploaded: called for every file that arrived, in order.
+        trusted: local files above this TXID were written by this process and are not read again before upload.
+
+    Attributes:
+        position: every TXID up to here is in the replica; ``None`` until the first contact.
+        listing: what the replica had at first contact.
+        needs_snapshot: no chain leads from a base to the position.
+    """
+
+    def __init__(
+        self,
+        replica: Replica,
+        local: LocalFiles,
+        *,
+        concurrency: int = 4,
+        lease: Lease | None = None,
+        take_over: bool = False,
+        rebase: Callable[[TXID, str], None],
+        uploaded: Callable[[FileInfo, bool, int], None] = lambda info, full, page_size: None,
+        at_point: Callable[[str], None] = lambda point: None,
+    ) -> None:
+        self.replica, self.local, self.lease = replica, local, lease
+        self._concurrency, self._take_over = concurrency, take_over
+        self._rebase, self._uploaded, self._at_point = rebase, uploaded, at_point
+        self.position: TXID | None = None
+        self.listing: dict[int, list[FileInfo]] | None = None
+        self.needs_snapshot = False
+        self._sent_here: set[int] = set()
+        self.bytes = self.files = 0
+        self.interrupted = threading.Event()
+
+    def run(self, position: TXID) -> TXID:
+        """Upload every local file up to ``position``.
+
+        Raises:
+            StoreError: the transport failed; try again.
+            ForkDetected, LeaseHeld: the replica is somebody else's.
+            Interrupted: :attr:`interrupted` was set.
+        """
+        if self.lease is not None and (self.position is None or self.position < position):
+            self.lease.ensure()
+        if self.position is None:
+            self._make_contact(position)
+        assert self.position is not None
+        pending = [txid for txid in self.local.txids() if self.position < txid <= position]
+        if pending and pending != list(range(self.position + 1, pending[-1] + 1)):
+            self.needs_snapshot = True  # a local file was lost before it was uploaded
+        self._send(pending)
+        if pending:
+            self.position = pending[-1]
+        return self.position
+
+    def _make_contact(self, position: TXID) -> None:
+        remote = self.replica.all_files(LEVELS)
+        local = self.local.infos()
+        standing = compare(local, position, remote)
+        if isinstance(standing, Behind):
+            self._rebase(standing.newest, "the replica is ahead of the local files")
+            self.listing, self.position = remote, standing.newest
+            self.needs_snapshot = False
+            return
+        if standing.common is not None and not self._same(standing.common):
+            if not self._take_over:
+                raise ForkDetected(
+                    f"{self.replica.describe()} has another file for TXID {standing.common} than the local copy "
+                    f"{self.local.path(standing.common)}: it continues another history",
+                    hint="replicate to another place, or take over with fork=take-over (all pages, above that TXID)",
+                )
+            newest = max(info.max_txid for files in remote.values() for info in files)
+            above = max(newest, position)
+            self._rebase(above, "the replica continues another history")
+            self.listing, self.position, self.needs_snapshot = remote, above, True
+            return
+        self.listing, self.needs_snapshot = remote, standing.needs_snapshot
+        self.position = position
+        if standing.missing:
+            self.position = TXID(standing.missing[0] - 1)
+            self._send([txid for txid in standing.missing if txid <= position])
+            self.position = position
+
+    def _send(self, txids: list[TXID]) -> None:
+        if len(txids) == 1:
+            self._done(self._put(txids[0]))
+            return
+        if not txids:
+            return
+        with ThreadPoolExecutor(min(self._concurrency, len(txids)), "vfsstream-upload") as pool:
+            waiting = list(reversed(txids))
+            running: dict[Future[_Sent], TXID] = {}
+            arrived: dict[TXID, _Sent] = {}
+            order = iter(txids)
+            due = next(order, None)
+            try:
+                while waiting or running:
+                    while waiting and len(running) < self._concurrency:
+                        txid = waiting.pop()
+                        running[pool.submit(self._put, txid)] = txid
+                    finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in finished:
+                        txid = running.pop(future)
+                        arrived[txid] = future.result()
+                    while due is not None and due in arrived:
+                        self._done(arrived.pop(due))
+                        due = next(order, None)
+            except BaseException:
+                for future in running:
+                    future.cancel()
+                raise
+
+    def _put(self, txid: TXID) -> _Sent:
+        if self.interrupted.is_set():
+            raise Interrupted("the upload was interrupted")
+        path = self.local.path(txid)
+        try:
+            data = path.read_bytes() if path.stat().st_size <= 1 << 20 else None
+            header = Header.unpack(data[:HEADER_SIZE] if data is not None else _head(path), name=str(path))
+            if txid not in self._sent_here:
+                self._verify(txid)
+        except FileNotFoundError as error:
+            raise StoreError(f"{path} vanished before it was uploaded", retryable=True) from error
+        self._at_point("upload:before-put")
+        absent = self.replica.store.capabilities.can_put_if_absent
+        stamp = header.timestamp
+        try:
+            if data is not None:
+                info = self.replica.write(0, txid, txid, data, timestamp=stamp, if_absent=absent)
+            else:
+                with open(path, "rb") as file:
+                    info = self.replica.write(0, txid, txid, file, timestamp=stamp, if_absent=absent)
+        except AlreadyExists as error:
+            if not self._same(txid):
+                raise ForkDetected(
+                    f"{self.replica.describe()} already has another file for TXID {txid}: "
+                    "somebody else replicates to the same place",
+                    hint="stop the other replicator, or give this one a replica of its own",
+                ) from error
+            info = FileInfo(txid, txid, 0, path.stat().st_size, None)
+        size = path.stat().st_size
+        if info.size != size:
+            raise StoreError(f"{self.replica.key(info)} arrived with {info.size} of {size} bytes", retryable=True)
+        self._at_point("upload:after-put")
+        return _Sent(info, _is_full(header, path), header.page_size)
+
+    def _done(self, sent: _Sent) -> None:
+        txid = sent.info.min_txid
+        if self.position is not None and txid == self.position + 1:
+            self.position = txid
+        self.bytes += sent.info.size
+        self.files += 1
+        self._uploaded(sent.info, sent.full, sent.page_size)
+
+    def written_here(self, txid: int) -> None:
+        """This process wrote the file just now; it need not be read back before its upload."""
+        self._sent_here.add(txid)
+
+    def _verify(self, txid: TXID) -> None:
+        path = self.local.path(txid)
+        with open(path, "rb") as file:
+            for _ in Decoder(iter(lambda: file.read(1 << 20), b""), name=str(path)).batches():
+                pass
+
+    def _same(self, txid: TXID) -> bool:
+        """Whether the replica's file of a TXID is the local one: header, trailer and size."""
+        path = self.local.path(txid)
+        info = FileInfo(txid, txid, 0, 0)
+        try:
+            with open(path, "rb") as file:
+                head = file.read(HEADER_SIZE)
+                size = file.seek(0, 2)
+                file.seek(-TRAILER_SIZE, 2)
+                tail = file.read()
+            remote_head = self.replica.fetch(info, 0, HEADER_SIZE).data
+            remote_tail = self.replica.fetch(info, -TRAILER_SIZE)
+        except (FileNotFoundError, NotFound):
+            return True
+        whole = remote_tail.total_size
+        return remote_head == head and remote_tail.data == tail and whole in (None, size)
+
+    def forget_contact(self) -> None:
+        """Look at the replica again before the next upload (after an error whose outcome is unknown)."""
+        self.position = None
+
+
+def _head(path: object) -> bytes:
+    with open(path, "rb") as file:  # type: ignore[call-overload]
+        data: bytes = file.read(HEADER_SIZE)
+        return data
+
+
+def _is_full(header: Header, path: object) -> bool:
+    """Whether a file holds every page: known for the first, and for any other by its index."""
+    if header.is_snapshot:
+        return True
+    from vfsstream.ltx import PageIndex, index_start
+    from vfsstream.ltx.names import lock_pgno
+
+    with open(path, "rb") as file:  # type: ignore[call-overload]
+        size = file.seek(0, 2)
+        if size < header.commit * 10:  # fewer bytes than page frames could have
+            return False
+        file.seek(max(0, size - 24))
+        start = index_start(file.read(), size)
+        file.seek(start)
+        index = PageIndex.decode(file.read(), header, size)
+    return len(index) == header.commit - (header.commit >= lock_pgno(header.page_size))
