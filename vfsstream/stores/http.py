@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from vfsstream.errors import StoreError
@@ -66,7 +66,7 @@ class HttpPool:
         url: str,
         *,
         headers: Mapping[str, str] | None = None,
-        body: bytes | None = None,
+        body: bytes | IO[bytes] | None = None,
         read_timeout: float = READ_TIMEOUT,
     ) -> Answer:
         """Send a request and read the whole answer, whatever its status.
@@ -86,7 +86,7 @@ class HttpPool:
         url: str,
         *,
         headers: Mapping[str, str] | None = None,
-        body: bytes | None = None,
+        body: bytes | IO[bytes] | None = None,
         read_timeout: float = READ_TIMEOUT,
     ) -> Iterator[BaseHTTPResponse]:
         """The answer with its body unread. Left early, the connection is closed; read to its end, it is kept."""
