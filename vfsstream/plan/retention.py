@@ -10,6 +10,7 @@ kept, because that is what a restore to the window's first moments starts from.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -103,33 +104,33 @@ def retire_l0(
     newest = max((info.max_txid for info in ordered), default=TXID(0))
     horizon = now - policy.l0
     bases = [*snapshots, *(info for info in (*l0, *l1) if info.is_snapshot)]
+    # Before every base and before level 1 lies what an interrupted retention left: no restore can use it.
+    reachable = min((*(i.max_txid for i in bases), *(i.min_txid for i in l1))) if bases and l1 else TXID(0)
+    holders = _Holders(l1, horizon)
     gone: list[FileInfo] = []
     for info in ordered:
         if not _older(info, horizon):
             break
         if info.max_txid == newest or info.min_txid in keep:
             continue
-        if (
-            _held(info, l1, horizon)
-            or _unreachable(info, l1, bases)
-            or _superseded_base(info, snapshots, now, policy)
-        ):
+        if holders.hold(info) or info.max_txid < reachable or _superseded_base(info, snapshots, now, policy):
             gone.append(info)
     return gone
 
 
-def _held(info: FileInfo, l1: Sequence[FileInfo], horizon: datetime) -> bool:
-    """In a level-1 file that is old to its end: while some of its steps are young, they need the older ones."""
-    return any(
-        other.min_txid <= info.min_txid and info.max_txid <= other.max_txid and _older(other, horizon)
-        for other in l1
-    )
+class _Holders:
+    """Level 1, for finding the file that holds a transaction."""
 
+    def __init__(self, l1: Sequence[FileInfo], horizon: datetime) -> None:
+        self.files = sorted(l1)
+        self.begins = [info.min_txid for info in self.files]
+        self.horizon = horizon
 
-def _unreachable(info: FileInfo, l1: Sequence[FileInfo], bases: Sequence[FileInfo]) -> bool:
-    """Before every base and before level 1: left over from an interrupted retention, no restore can use it."""
-    first_base = min((other.max_txid for other in bases), default=TXID(0))
-    return info.max_txid < first_base and bool(l1) and info.max_txid < min(other.min_txid for other in l1)
+    def hold(self, info: FileInfo) -> bool:
+        """In a file that is old to its end: while some of its steps are young, they need the older ones."""
+        at = bisect_right(self.begins, info.min_txid)
+        near = self.files[max(0, at - 3) : at]
+        return any(info.max_txid <= other.max_txid and _older(other, self.horizon) for other in near)
 
 
 def _superseded_base(

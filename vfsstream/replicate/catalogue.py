@@ -16,18 +16,23 @@ class Catalogue:
     """The files of every level. Thread-safe; what it gives are copies.
 
     It is only ever filled from complete listings: one that fails half-way leaves the old content.
+
+    Attributes:
+        loaded: the content can be relied upon; ``False`` asks for another listing.
+        used: was loaded at least once.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._levels: dict[int, set[FileInfo]] = {level: set() for level in LEVELS}
         self.loaded = False
+        self.used = False
 
     def fill(self, listing: Mapping[int, Iterable[FileInfo]]) -> None:
         """Take over a listing of all levels."""
         levels = {level: set(listing.get(level, ())) for level in LEVELS}
         with self._lock:
-            self._levels, self.loaded = levels, True
+            self._levels, self.loaded, self.used = levels, True, True
 
     def load(self, replica: Replica) -> None:
         """List the replica: one listing for each level."""

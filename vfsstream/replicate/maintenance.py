@@ -1,0 +1,404 @@
+"""Compaction, snapshots and retention of one replica: what is due, and doing it.
+
+No thread of its own: somebody asks :meth:`Maintenance.seconds_until_due` and calls :meth:`Maintenance.run`, one call
+at a time. What lies in the replica is listed once and then remembered; a database that does not change costs no
+request.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal, Protocol
+
+from vfsstream.errors import Interrupted, MissingError, UsageError, VfsstreamError
+from vfsstream.ltx.header import Header
+from vfsstream.ltx.names import SNAPSHOT_LEVEL, TXID
+from vfsstream.plan.compaction import Limits, plan_compaction
+from vfsstream.plan.files import FileInfo
+from vfsstream.plan.restore import restore_plan
+from vfsstream.plan.retention import RetentionPolicy
+from vfsstream.replica.replica import Replica
+from vfsstream.replicate.catalogue import Catalogue
+from vfsstream.replicate.compactor import Compactor
+from vfsstream.replicate.events import Event, Observer
+from vfsstream.replicate.retention import Retention, RetentionResult
+from vfsstream.replicate.schedule import TrustedClock, seconds_to_next_run, spread, too_early
+from vfsstream.replicate.snapshot import SnapshotWay, take_snapshot
+from vfsstream.replicate.validate import Problem, find_problems
+
+__all__ = [
+    "Compacted",
+    "Maintained",
+    "Maintenance",
+    "MaintenanceFailed",
+    "MaintenanceSettings",
+    "ProblemsFound",
+    "Retired",
+    "SnapshotTaken",
+]
+
+Pages = Iterator[tuple[int, bytes]] | Iterable[tuple[int, bytes]]
+
+
+class Maintained(Protocol):
+    """What maintenance needs of a database."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def replica(self) -> Replica: ...
+    @property
+    def replica_position(self) -> TXID | None: ...
+    @property
+    def needs_snapshot(self) -> bool: ...
+    @property
+    def listing(self) -> Mapping[int, Sequence[FileInfo]] | None: ...
+    def local_file(self, txid: int) -> Path | None: ...
+    def forget_local(self, max_txid: int) -> None: ...
+    def snapshot_written(self, txid: TXID) -> None: ...
+    def snapshot_pages(self) -> AbstractContextManager[tuple[Header, Pages]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class MaintenanceSettings:
+    """The timetable; the defaults are Litestream's.
+
+    Attributes:
+        levels: interval of level 1, 2, ...; at most 8. Without any, level-0 files are never deleted.
+        snapshot_interval: between two snapshots of a database that changes.
+        retention: what is kept how long.
+        l0_check_interval: between two looks for old level-0 files.
+        validation_interval: between two checks of every level's order; zero switches them off.
+        limits: of one merge.
+    """
+
+    levels: tuple[timedelta, ...] = (timedelta(seconds=30), timedelta(minutes=5), timedelta(hours=1))
+    snapshot_interval: timedelta = timedelta(hours=24)
+    retention: RetentionPolicy = field(default_factory=RetentionPolicy)
+    l0_check_interval: timedelta = timedelta(seconds=15)
+    validation_interval: timedelta = timedelta(0)
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if len(self.levels) >= SNAPSHOT_LEVEL:
+            raise UsageError(f"at most {SNAPSHOT_LEVEL - 1} compaction levels, found {len(self.levels)}")
+        for name in ("snapshot_interval", "l0_check_interval"):
+            if getattr(self, name) <= timedelta(0):
+                raise UsageError(f"{name} must be positive, found {getattr(self, name)}")
+        for number, interval in enumerate(self.levels, 1):
+            if interval <= timedelta(0):
+                raise UsageError(f"the interval of level {number} must be positive, found {interval}")
+
+
+@dataclass(frozen=True, slots=True)
+class Compacted(Event):
+    """A file was made from ``inputs`` files of the level below, ``bytes_in`` bytes together."""
+
+    info: FileInfo
+    inputs: int
+    bytes_in: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotTaken(Event):
+    """A snapshot was written, in one of the ways of :data:`SnapshotWay`."""
+
+    info: FileInfo
+    way: SnapshotWay
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Retired(Event):
+    """Retention deleted files, or could not."""
+
+    result: RetentionResult
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemsFound(Event):
+    """Neighbours in a level do not follow one another."""
+
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MaintenanceFailed(Event):
+    """A task failed the ``consecutive``-th time in a row; it is tried again."""
+
+    task: str
+    error: VfsstreamError
+    consecutive: int
+
+
+_Task = int | Literal["l0", "validate"]
+_FIRST_RETRY, _LAST_RETRY = 2.0, 300.0
+
+
+class Maintenance:
+    """The timetable of one database.
+
+    Args:
+        observer: is told what happened.
+        stop: set it to end what is running.
+        wall: the wall clock, aware UTC.
+        monotonic: a clock that never steps, seconds.
+    """
+
+    def __init__(
+        self,
+        database: Maintained,
+        settings: MaintenanceSettings | None = None,
+        *,
+        observer: Observer | None = None,
+        stop: threading.Event | None = None,
+        wall: Callable[[], datetime] = lambda: datetime.now(UTC),
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.database, self.settings = database, settings or MaintenanceSettings()
+        self.catalogue = Catalogue()
+        self.errors: dict[str, VfsstreamError] = {}
+        self._observer = observer or (lambda event: None)
+        self._stop = stop or threading.Event()
+        self._wall, self._monotonic = wall, monotonic
+        self._clock = TrustedClock(wall(), monotonic())
+        self._compactor = Compactor(database.replica, local=database.local_file, stop=self._stop)
+        self._retention = Retention(database.replica, self.catalogue, self.settings.retention, monotonic=monotonic)
+        self._lock = threading.Lock()  # guards the three below
+        self._early: list[FileInfo] = []
+        self._full: FileInfo | None = None
+        self._dirty: set[_Task] = {*range(1, len(self.settings.levels) + 1), SNAPSHOT_LEVEL, "l0"}
+        self._failures: dict[_Task, int] = {}
+        self._due: dict[_Task, float] = dict.fromkeys(self._tasks(), monotonic())
+        self._first = set(self._due)
+        self._must_retire = False
+
+    def _tasks(self) -> list[_Task]:
+        """In the order in which they run when all are due: a snapshot before what relies on it."""
+        tasks: list[_Task] = [SNAPSHOT_LEVEL, *range(1, len(self.settings.levels) + 1), "l0"]
+        return [*tasks, "validate"] if self.settings.validation_interval else tasks
+
+    def uploaded(self, info: FileInfo, *, full: bool) -> None:
+        """A level-0 file reached the replica. From any thread."""
+        with self._lock:
+            if self.catalogue.loaded:
+                self.catalogue.add(info)
+            else:
+                self._early.append(info)
+            if full:
+                self._full = info
+            self._dirty |= {1, SNAPSHOT_LEVEL, "l0"}
+
+    def seconds_until_due(self) -> float:
+        """How long nothing has to be done; 0 when something is due. No request, no waiting."""
+        if self.database.replica_position is None:
+            return 1.0
+        if self.database.needs_snapshot and not self._failures.get(SNAPSHOT_LEVEL):
+            return 0.0
+        with self._lock:
+            due = [at for task, at in self._due.items() if task in self._dirty or task == "validate"]
+        return max(0.0, min(due) - self._monotonic()) if due else 60.0
+
+    def run(self) -> None:
+        """Do everything that is due. Never raises for what a store or a file does: see ``errors`` and the events."""
+        if self.database.replica_position is None:
+            return
+        for task in self._tasks():
+            if self._stop.is_set():
+                return
+            urgent = task == SNAPSHOT_LEVEL and self.database.needs_snapshot
+            if not urgent and (self._due[task] > self._monotonic() or self._is_clean(task)):
+                continue
+            if urgent and self._failures.get(task) and self._due[task] > self._monotonic():
+                continue
+            self._attempt(task)
+
+    def _is_clean(self, task: _Task) -> bool:
+        with self._lock:
+            return task not in self._dirty and task != "validate"
+
+    def _attempt(self, task: _Task) -> None:
+        name = f"level {task}" if isinstance(task, int) else {"l0": "level-0 retention"}.get(task, task)
+        try:
+            self._load()
+            self._perform(task)
+        except Interrupted:
+            return
+        except VfsstreamError as error:
+            count = self._failures[task] = self._failures.get(task, 0) + 1
+            self.errors[name] = error
+            self._due[task] = self._monotonic() + min(_LAST_RETRY, _FIRST_RETRY * 2 ** (count - 1))
+            if isinstance(error, MissingError):
+                self.catalogue.loaded = False  # somebody deleted files: look again
+            self._tell(MaintenanceFailed(*self._stamp(), name, error, count))
+            return
+        self._failures.pop(task, None)
+        self.errors.pop(name, None)
+        self._first.discard(task)
+        self._due[task] = self._monotonic() + self._pause(task)
+
+    def _pause(self, task: _Task) -> float:
+        interval = self._interval(task)
+        if task == "l0":
+            return interval / timedelta(seconds=1)
+        return seconds_to_next_run(self._wall(), interval, spread(str(self.database.path), interval))
+
+    def _interval(self, task: _Task) -> timedelta:
+        if task == "l0":
+            return self.settings.l0_check_interval
+        if task == "validate":
+            return self.settings.validation_interval
+        return self.settings.snapshot_interval if task == SNAPSHOT_LEVEL else self.settings.levels[task - 1]
+
+    def _load(self) -> None:
+        if self.catalogue.loaded:
+            return
+        listing = self.database.listing
+        if listing is not None and not self.catalogue.used:
+            self.catalogue.fill(listing)
+        else:
+            self.catalogue.load(self.database.replica)
+        with self._lock:
+            early, self._early = self._early, []
+        for info in early:
+            self.catalogue.add(info)
+        if self._is_broken():
+            with self._lock:
+                self._dirty.add(SNAPSHOT_LEVEL)
+            self._due[SNAPSHOT_LEVEL] = self._monotonic()
+
+    def _perform(self, task: _Task) -> None:
+        if task == SNAPSHOT_LEVEL:
+            self._snapshot()
+        elif task == "l0":
+            self._retire_l0()
+        elif task == "validate":
+            problems = find_problems(self.catalogue.all())
+            if problems:
+                self._tell(ProblemsFound(*self._stamp(), tuple(problems)))
+        else:
+            self._compact(task)
+
+    def _compact(self, level: int) -> None:
+        newest = self.catalogue.newest(level)
+        if level in self._first and too_early(newest, self._wall(), self._interval(level)):
+            return
+        with self._lock:
+            self._dirty.discard(level)
+        source = self.catalogue.files(level - 1)
+        snapshots = self.catalogue.snapshots()
+        plan = plan_compaction(level, source, self.catalogue.files(level), snapshots, limits=self.settings.limits)
+        if plan.waits_for_snapshot:
+            with self._lock:
+                self._dirty |= {level, SNAPSHOT_LEVEL}
+            return
+        try:
+            for merge in plan.merges:
+                started = self._monotonic()
+                for info in self._compactor.compact(merge):
+                    self.catalogue.add(info)
+                    self._retention.proved.add(info)
+                    seconds = self._monotonic() - started
+                    self._tell(Compacted(*self._stamp(), info, len(merge.inputs), merge.size, seconds))
+                with self._lock:
+                    self._dirty |= {level + 1, "l0"}
+        except VfsstreamError:
+            with self._lock:
+                self._dirty.add(level)
+            raise
+        if len(plan.merges) > 1 and level < len(self.settings.levels):
+            self._due[level + 1] = self._monotonic()  # so that no level keeps a gap above its end for long
+        if level == 1:
+            self._retire_l0()
+
+    def _snapshot(self) -> None:
+        if self.database.needs_snapshot:
+            self._reload()
+        newest = self.catalogue.newest(SNAPSHOT_LEVEL)
+        urgent = self.database.needs_snapshot or self._is_broken()
+        position = max((i.max_txid for level in range(9) for i in self.catalogue.files(level)), default=TXID(0))
+        if not position or (newest is not None and newest.max_txid >= position and not urgent):
+            with self._lock:
+                self._dirty.discard(SNAPSHOT_LEVEL)
+            if self._must_retire:
+                self._retire_snapshots()
+            return
+        interval = self.settings.snapshot_interval
+        recent = newest is not None and newest.created_at is not None and self._age(newest) < interval
+        if SNAPSHOT_LEVEL in self._first and recent and not urgent:
+            return
+        with self._lock:
+            self._dirty.discard(SNAPSHOT_LEVEL)
+            full = self._full
+        started = self._monotonic()
+        try:
+            info, way = take_snapshot(self.database, self._compactor, self.catalogue, full, urgent=urgent)
+        except VfsstreamError:
+            with self._lock:
+                self._dirty.add(SNAPSHOT_LEVEL)
+            raise
+        self.catalogue.add(info)
+        self._retention.proved.add(info)
+        self.database.snapshot_written(info.max_txid)
+        with self._lock:
+            if info.max_txid < position:
+                self._dirty.add(SNAPSHOT_LEVEL)
+            self._dirty |= {1, "l0"}
+        self._tell(SnapshotTaken(*self._stamp(), info, way, self._monotonic() - started))
+        self._retire_snapshots()
+
+    def _is_broken(self) -> bool:
+        try:
+            restore_plan(self.catalogue.all())
+        except MissingError:
+            return bool(self.catalogue.files(0))
+        return False
+
+    def _age(self, info: FileInfo) -> timedelta:
+        assert info.created_at is not None
+        return max(self._wall() - info.created_at, timedelta(0))
+
+    def _retire_l0(self) -> None:
+        if not self.settings.levels:
+            position = self.database.replica_position
+            self.database.forget_local(position or 0)
+            return
+        newest = self.catalogue.newest(1)
+        if newest is not None:
+            self.database.forget_local(int(newest.max_txid))
+        self._report(self._retention.enforce_l0(self._now()))
+        with self._lock:
+            if len(self.catalogue.files(0)) <= 1 or not self.settings.retention.delete_remote:
+                self._dirty.discard("l0")
+
+    def _retire_snapshots(self) -> None:
+        self._must_retire = True
+        self._reload()
+        self._report(self._retention.enforce_snapshots(self._now()))
+        self._must_retire = False
+
+    def _reload(self) -> None:
+        self.catalogue.loaded = False
+        self._load()
+
+    def _report(self, result: RetentionResult) -> None:
+        if result.blocked is not None:
+            raise result.blocked
+        if result.deleted or result.retained:
+            self._tell(Retired(*self._stamp(), result))
+
+    def _now(self) -> datetime:
+        return self._clock.now(self._wall(), self._monotonic())
+
+    def _stamp(self) -> tuple[str, datetime]:
+        return str(self.database.path), self._wall()
+
+    def _tell(self, event: Event) -> None:
+        self._observer(event)
