@@ -194,3 +194,44 @@ def test_completion(run: Run, shell: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert status == 0
     assert "_VFSSTREAM_COMPLETE" in out
     assert run("completion", "tcsh")[0] == 1
+
+
+def test_points(run: Run, golden: Callable[[str], Path], tmp_path: Path) -> None:
+    url = f"file://{golden('levels')}"
+    answer = json.loads(run("points", "-json", "-plot", tmp_path / "p.svg", url)[1])
+    txids = [int(point["txid"], 16) for point in answer["points"]]
+    assert txids == sorted(set(txids))
+    for txid in txids[:3]:
+        assert run("restore", "-o", tmp_path / f"{txid}.db", "-txid", txid, url)[0] == 0
+    assert "<svg" in (tmp_path / "p.svg").read_text()
+    assert f"{len(txids)} points" in run("points", url)[1]
+
+
+def test_verify_finds_a_flipped_bit(run: Run, golden: Callable[[str], Path]) -> None:
+    replica = golden("levels")
+    flags = ("-integrity-check", "none")
+    status, out, _ = run("verify", *flags, f"file://{replica}")
+    assert status == 0
+    assert out.startswith("ok: ")
+    victim = sorted((replica / "ltx" / "0").iterdir())[-1]
+    data = bytearray(victim.read_bytes())
+    data[120] ^= 1
+    victim.write_bytes(data)
+    status, out, _ = run("verify", *flags, f"file://{replica}")
+    assert status == 1
+    assert victim.name in out
+    assert json.loads(run("verify", *flags, "-json", f"file://{replica}")[1])["ok"] is False
+    assert run("verify", "-sample", "x", f"file://{replica}")[0] == 1
+
+
+def test_copy(run: Run, golden: Callable[[str], Path], tmp_path: Path) -> None:
+    source, target = f"file://{golden('levels')}", f"file://{tmp_path}/second"
+    assert "would copy L" in run("copy", "-dry-run", source, target)[1]
+    assert not (tmp_path / "second").exists()
+    answer = json.loads(run("copy", "-json", source, target)[1])
+    assert answer["copied"]
+    assert json.loads(run("copy", "-json", source, target)[1])["copied"] == []
+    first, second = (json.loads(run("ltx", "-json", "-level", "all", url)[1]) for url in (source, target))
+    assert first == second
+    assert run("copy", source)[0] == 1
+    assert run("copy", source, source)[0] == 1

@@ -22,11 +22,21 @@ COMMANDS: dict[str, tuple[str, str]] = {
     # name: (module below vfsstream.cli, one line of help); the command is the module's attribute of the name
     "completion": ("completion", "print the completion script of a shell"),
     "config": ("config", "check a configuration file, or list its keys"),
+    "copy": ("copy", "copy a replica to a second place"),
     "databases": ("databases", "list the databases of the configuration"),
+    "info": ("control", "show the running daemon"),
+    "list": ("control", "list the databases of the running daemon"),
     "ltx": ("ltx", "list the LTX files of a replica"),
+    "points": ("points", "list the moments that can be restored"),
+    "register": ("control", "add a database to the running daemon"),
     "reset": ("reset", "remove the local state of a database"),
     "restore": ("restore", "recover a database from its replica"),
+    "start": ("control", "continue the replication of a database"),
     "status": ("status", "show the state of the databases of the configuration"),
+    "stop": ("control", "pause the replication of a database"),
+    "sync": ("control", "sync a database now"),
+    "unregister": ("control", "remove a database from the running daemon"),
+    "verify": ("verify", "read a whole replica and check everything"),
     "version": ("version", "print the version"),
 }
 ALIASES = {"wal": "ltx"}
