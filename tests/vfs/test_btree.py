@@ -1,0 +1,157 @@
+"""The b-tree planner and the page parser, against databases that SQLite wrote."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.vfs.replicas import make_database
+from vfsstream.vfs import sqlitepage as sp
+from vfsstream.vfs.btree import BtreePlanner
+
+
+def trees(pages: list[bytes]) -> dict[int, list[int]]:
+    """Root to leaves in key order, by walking."""
+    commit = len(pages)
+
+    def leaves(pgno: int) -> list[int]:
+        below = sp.children(pgno, pages[pgno - 1], commit)
+        return [leaf for child in below for leaf in leaves(child)] if below else [pgno]
+
+    return {root: leaves(root) for root in sp.schema_roots(1, pages[0])}
+
+
+@pytest.fixture(scope="module", params=[(3000, 512, False), (3000, 4096, True), (3000, 1024, True)], ids=str)
+def pages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    rows, size, fragmented = request.param
+    return make_database(tmp_path_factory.mktemp("db") / "db", rows, size, fragmented=fragmented)
+
+
+def planner_of(pages: list[bytes]) -> BtreePlanner:
+    planner = BtreePlanner(len(pages))
+    for pgno, page in enumerate(pages, 1):
+        if sp.kind(pgno, page) in (sp.INDEX_INTERIOR, sp.TABLE_INTERIOR):
+            planner.page(pgno, page)
+    planner.page(1, pages[0])
+    return planner
+
+
+def test_the_walk_meets_every_row_in_order(pages: list[bytes], tmp_path: Path) -> None:
+    planner = planner_of(pages)
+    for leaves in trees(pages).values():
+        if len(leaves) > 1:
+            assert list(planner.next_pages(leaves[0])) == leaves[1:]
+            assert list(planner.next_pages(leaves[-1], -1)) == leaves[-2::-1]
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_scan_in_key_order_is_foreseen_exactly(pages: list[bytes], backwards: bool) -> None:
+    for leaves in trees(pages).values():
+        if len(leaves) < 100:
+            continue
+        planner, here, plans, fetched = planner_of(pages), set[int](), 0, 0
+        for leaf in reversed(leaves) if backwards else leaves:
+            if leaf in here:
+                found = planner.use(leaf)
+            else:
+                found = planner.miss(leaf, 0)
+                here.add(leaf)
+                fetched += 1
+            if found is not None and found.pages:
+                plans += 1
+                fetched += len(set(found.pages) - here)
+                assert set(found.pages) <= set(leaves)
+                here |= set(found.pages)
+        assert fetched == len(leaves)
+        assert plans <= 10 + len(leaves) // 1000
+
+
+def test_point_lookups_ask_for_nothing_else(pages: list[bytes]) -> None:
+    planner = planner_of(pages)
+    leaves = max(trees(pages).values(), key=len)
+    for leaf in random.Random(3).sample(leaves[::5], len(leaves[::5])):
+        found = planner.miss(leaf, 0)
+        assert found is not None
+        assert not found.pages or not found.established
+
+
+def test_without_the_next_parent_the_run_goes_on_when_it_passes_by(tmp_path: Path) -> None:
+    pages = make_database(tmp_path / "db", 6000, 512)
+    leaves = max(trees(pages).values(), key=len)
+    planner = BtreePlanner(len(pages))
+    whole = planner_of(pages)
+    place = whole._place(leaves[0])
+    assert place is not None
+    planner.page(place[0], pages[place[0] - 1])
+    grand = whole._place(place[0])
+    assert grand is not None
+    planner.page(grand[0], pages[grand[0] - 1])
+    planner.miss(leaves[0], 0)
+    found = planner.miss(leaves[1], 0)
+    assert found is not None
+    siblings = whole._interior[place[0]]
+    expected = whole._interior[grand[0]][grand[1] + 1]
+    while found is not None and expected not in found.pages and found.pages:
+        found = planner.miss(leaves[leaves.index(found.pages[-1]) + 1], 0)
+    assert found is not None
+    assert found.pages[-1] == expected, siblings
+    planner.page(expected, pages[expected - 1])
+    following = planner.miss(whole._interior[expected][0], 0)
+    assert following is not None
+    assert following.established
+
+
+def test_index_leaves_lead_to_the_table(tmp_path: Path) -> None:
+    pages = make_database(tmp_path / "db", 5000, 4096)
+    planner = planner_of(pages)
+    table, index = (leaves for _, leaves in sorted(trees(pages).items()))
+    rowids = sp.index_rowids(index[1], pages[index[1] - 1], 4096)
+    with closing(sqlite3.connect(tmp_path / "db")) as db:
+        names = [name for (name,) in db.execute("SELECT name FROM t ORDER BY name")]
+        expected = [db.execute("SELECT id FROM t WHERE name = ?", (n,)).fetchone()[0] for n in names]
+    assert rowids == expected[expected.index(rowids[0]) :][: len(rowids)]
+    planner.page(index[1], pages[index[1] - 1])
+    wanted = [planner._leaf_of(rowid, table[0]) for rowid in rowids]
+    assert set(wanted) <= set(table)
+    planner.miss(wanted[0], 0)
+    found = planner.miss(wanted[1], 0)
+    assert found is not None
+    assert found.established
+    assert found.pages[:3] == tuple(dict.fromkeys(wanted[2:]))[:3]
+
+
+def test_overflow_chains_are_found(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "db")) as db:
+        db.execute("PRAGMA page_size=4096")
+        db.execute("CREATE TABLE b (x)")
+        db.executemany("INSERT INTO b VALUES (zeroblob(?))", ((n,) for n in (10, 9000, 20, 13100, 30)))
+        db.commit()
+    data = (tmp_path / "db").read_bytes()
+    pages = [data[n : n + 4096] for n in range(0, len(data), 4096)]
+    (leaf,) = trees(pages)[2]
+    heads = sp.overflow_heads(leaf, pages[leaf - 1], 4096)
+    assert len(heads) == 2
+    planner = planner_of(pages)
+    planner.page(leaf, pages[leaf - 1])
+    found = planner.miss(heads[0], 0)
+    assert found is not None
+    assert found.pages == (heads[1],)
+
+
+@given(st.binary(min_size=512, max_size=512), st.integers(1, 3))
+def test_garbage_gives_no_answer_and_no_error(page: bytes, pgno: int) -> None:
+    for byte in (2, 5, 10, 13):
+        start = 100 if pgno == 1 else 0
+        changed = page[:start] + bytes([byte]) + page[start + 1 :]
+        planner = BtreePlanner(1000)
+        planner.usable = 512
+        planner.page(pgno, changed)
+        planner.miss(pgno, 4)
+        sp.schema_roots(pgno, changed)
+        sp.separators(pgno, changed)

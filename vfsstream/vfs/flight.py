@@ -1,0 +1,69 @@
+"""A ranged read under way, shared by all who wait for one of its pages."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from vfsstream.errors import DeadlineExceeded
+from vfsstream.vfs.ranges import ByteRange
+
+__all__ = ["Flight"]
+
+SLICE = 0.05
+"""Seconds between two looks at whether the waiting should end."""
+
+
+class Flight:
+    """One range on its way.
+
+    Attributes:
+        data: the bytes, once here.
+        error: why they never came.
+        started: a thread has taken it up.
+        trouble: the last failure that was retried.
+    """
+
+    __slots__ = ("_done", "data", "deadline", "error", "range", "started", "trouble")
+
+    def __init__(self, wanted: ByteRange, deadline: float) -> None:
+        self.range, self.deadline = wanted, deadline
+        self.data: bytes | None = None
+        self.error: Exception | None = None
+        self.trouble: Exception | None = None
+        self.started = False
+        self._done = threading.Event()
+
+    @property
+    def done(self) -> bool:
+        return self._done.is_set()
+
+    def finish(self, data: bytes | None, error: Exception | None = None) -> None:
+        """Wake those who wait."""
+        self.data, self.error = data, error
+        self._done.set()
+
+    def wait(self, what: str, check: Callable[[], None], clock: Callable[[], float], deadline: float) -> None:
+        """Wait for the bytes, at most until ``deadline``.
+
+        Raises:
+            DeadlineExceeded: names ``what`` and the last trouble.
+        """
+        while not self._done.wait(min(SLICE, max(0.0, deadline - clock()))):
+            check()
+            if clock() >= deadline:
+                trouble = f": {self.trouble}" if self.trouble else ""
+                message = f"{what}: no answer from the replica within the deadline{trouble}"
+                raise DeadlineExceeded(message, hint="raise deadline= or check the network") from self.trouble
+        if self.error is not None:
+            raise self.error
+
+    def frame(self, pgno: int, version: int) -> memoryview | None:
+        """The frame of one page."""
+        if self.data is None:
+            return None
+        for frame in self.range.frames:
+            if frame.pgno == pgno and frame.version == version:
+                start = frame.offset - self.range.offset
+                return memoryview(self.data)[start : start + frame.size]
+        return None

@@ -1,0 +1,65 @@
+"""Threads that carry out requests, the most urgent first. They are daemons with names and end when told to."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+from heapq import heappop, heappush
+
+__all__ = ["Pool"]
+
+
+class Pool:
+    """At most ``limit`` threads, started when there is work.
+
+    Args:
+        name: of the threads, after ``vfsstream-``.
+    """
+
+    def __init__(self, limit: int, name: str) -> None:
+        self.limit, self.name = max(1, limit), name
+        self.closing = threading.Event()
+        self._condition = threading.Condition()
+        self._jobs: list[tuple[int, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._threads: list[threading.Thread] = []
+        self._idle = 0
+
+    def submit(self, job: Callable[[], None], priority: int = 0) -> None:
+        """Run a job, which must not raise; lower priorities first, in order of submission."""
+        with self._condition:
+            if self.closing.is_set():
+                return
+            heappush(self._jobs, (priority, next(self._order), job))
+            if self._idle >= len(self._jobs):
+                self._condition.notify()
+                return
+            if len(self._threads) >= self.limit:
+                return
+            number = len(self._threads) + 1
+            thread = threading.Thread(target=self._work, name=f"vfsstream-{self.name}-{number}", daemon=True)
+            self._threads.append(thread)
+        thread.start()
+
+    def _work(self) -> None:
+        while True:
+            with self._condition:
+                while not self._jobs:
+                    if self.closing.is_set():
+                        return
+                    self._idle += 1
+                    self._condition.wait()
+                    self._idle -= 1
+                _, _, job = heappop(self._jobs)
+            job()
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Drop what has not begun; wait at most ``timeout`` seconds for what has."""
+        self.closing.set()
+        with self._condition:
+            self._jobs.clear()
+            self._condition.notify_all()
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(timeout)
