@@ -1,68 +1,28 @@
-"""Gaps, overlaps, and what leads on from a copy."""
+"""Gaps and overlaps of a level."""
 
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
-
 from vfsstream.ltx import TXID
-from vfsstream.plan.contiguity import continuation, gaps, is_contiguous, overlaps
-from vfsstream.plan.files import FileInfo
+from vfsstream.plan import FileInfo
+from vfsstream.plan.contiguity import gaps, overlaps
 
 
-def info(level: int, low: int, high: int) -> FileInfo:
-    return FileInfo(TXID(low), TXID(high), level, 1000)
+def _file(low: int, high: int) -> FileInfo:
+    return FileInfo(TXID(low), TXID(high), 1, 100)
 
 
-def levels(*files: FileInfo) -> dict[int, list[FileInfo]]:
-    out: dict[int, list[FileInfo]] = {}
-    for file in sorted(files):
-        out.setdefault(file.level, []).append(file)
-    return out
+def test_a_level_may_begin_anywhere_but_has_no_holes() -> None:
+    assert gaps([]) == gaps([_file(7, 9)]) == gaps([_file(7, 9), _file(10, 10)]) == []
+    (gap,) = gaps([_file(10, 12), _file(1, 3), _file(4, 8)])
+    assert (gap.before, gap.after) == (_file(4, 8), _file(10, 12))
+    assert str(gap) == "level 1: nothing between 0000000000000008 and 000000000000000a"
 
 
-def test_gaps_and_overlaps() -> None:
-    a, b, c, d = info(1, 3, 4), info(1, 5, 9), info(1, 9, 12), info(1, 14, 14)
-    assert is_contiguous([a, b])
-    assert gaps([a, b, c, d]) == [(c, d)]
-    assert overlaps([a, b, c, d]) == [(b, c)]
-    assert not is_contiguous([a, b, c])
-    assert not is_contiguous([c, d])
-    assert is_contiguous([])
+def test_a_large_file_covers_what_smaller_ones_leave() -> None:
+    assert gaps([_file(1, 9), _file(2, 3), _file(10, 11)]) == []
 
 
-def test_a_full_image_bridges_a_gap_and_replaces_what_came_before() -> None:
-    files = levels(info(0, 4, 4), info(0, 5, 5), info(0, 9, 9), info(9, 1, 8))
-    assert continuation(files, 3) == [info(9, 1, 8), info(0, 9, 9)]
-    assert continuation(files, 8) == [info(0, 9, 9)]
-    assert continuation(files, 9) == []
-    assert continuation({}, 0) == []
-
-
-def test_it_stops_at_a_gap_that_nothing_bridges() -> None:
-    assert continuation(levels(info(0, 4, 4), info(0, 6, 6)), 3) == [info(0, 4, 4)]
-    assert continuation(levels(info(0, 6, 6)), 3) == []
-
-
-FILES = st.lists(
-    st.builds(
-        lambda level, low, more: info(level, low, low + more),
-        st.integers(0, 8),
-        st.integers(2, 20),
-        st.integers(0, 6),
-    ),
-    max_size=12,
-)
-
-
-@given(FILES, st.lists(st.integers(1, 25), max_size=2), st.integers(1, 20))
-def test_every_step_continues_and_none_can_be_added(files: list[FileInfo], ends: list[int], current: int) -> None:
-    known = levels(*files, *(info(9, 1, end) for end in ends))
-    plan = continuation(known, current)
-    reached = current
-    for step in plan:
-        assert step.is_snapshot or step.min_txid <= reached + 1
-        assert step.max_txid > reached
-        reached = step.max_txid
-    for listed in known.values():
-        assert not [file for file in listed if file.min_txid <= reached + 1 and file.max_txid > reached]
+def test_overlaps() -> None:
+    assert overlaps([_file(1, 3), _file(4, 5)]) == []
+    (found,) = overlaps([_file(1, 3), _file(3, 5)])
+    assert "overlaps" in str(found)

@@ -451,3 +451,33 @@ def test_a_copy_that_somebody_writes_to_is_busy_at_the_start(golden: Golden, tmp
         with pytest.raises(DeadlineExceeded, match="busy"):
             Follower(Replica(FileStore(tmp_path / "golden-empty")), copy).start()
         process.communicate(b"\n")
+
+
+def test_the_command_follows_until_it_is_stopped(golden: Golden, tmp_path: Path) -> None:
+    root = golden("vacuum")
+    view = later(root, tmp_path / "view", 2)
+    command = [
+        sys.executable,
+        "-m",
+        "vfsstream",
+        "restore",
+        "-f",
+        "-follow-interval",
+        "50ms",
+        "-o",
+        tmp_path / "copy.db",
+    ]
+    process = subprocess.Popen(
+        [*command, f"file://{view}"], env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE
+    )
+    try:
+        wait_for(lambda: read_txid_file(tmp_path / "copy.db") == 2)
+        later(root, view, 99)
+        wait_for(lambda: (read_txid_file(tmp_path / "copy.db") or 0) > 2)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert b"restored: " in said
+    assert b"applied: " in said
+    assert check(tmp_path / "copy.db") == "ok"

@@ -153,7 +153,27 @@ def _summary(options: Options, found: Found, txid: str, seconds: float) -> dict[
 
 
 def _follow(options: Options, found: Found, output: str) -> None:
-    raise UsageError("follow mode is not part of this version")
+    from vfsstream.replicate.follow import Follower, FollowEvent
+
+    def observe(event: FollowEvent) -> None:
+        if options.json:
+            line: dict[str, Any] = {"event": event.kind, "txid": str(event.txid), "files": event.files}
+            print_json(line | {"pages": event.pages, "error": str(event.error) if event.error else None})
+        elif event.error is not None:
+            click.echo(f"at TXID {event.txid}, will try again: {event.error}", err=True)
+        else:
+            click.echo(f"{event.kind}: {output} is at TXID {event.txid}", err=True)
+
+    with interruptible() as stop:
+        follower = Follower(
+            found.replica,
+            output,
+            interval=options.follow_interval.total_seconds(),
+            force=options.force,
+            parallelism=max(1, options.parallelism),
+            observer=observe,
+        )
+        follower.run(stop)
 
 
 def _print_plan(options: Options, found: Found, word: str, output: str) -> None:

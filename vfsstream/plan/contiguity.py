@@ -1,60 +1,50 @@
-"""Whether files follow one another, and which of them lead on from where a copy stands."""
+"""Gaps and overlaps between the files of one level."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 
-from vfsstream.ltx.names import SNAPSHOT_LEVEL
 from vfsstream.plan.files import FileInfo
 
-__all__ = ["continuation", "gaps", "is_contiguous", "overlaps"]
+__all__ = ["Gap", "gaps", "overlaps"]
 
 
-def gaps(files: Iterable[FileInfo]) -> list[tuple[FileInfo, FileInfo]]:
-    """Neighbours of one level between which TXIDs are missing.
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Two neighbouring files that do not meet.
 
-    Args:
-        files: of one level, ascending.
+    Attributes:
+        before: the file that ends too early or too late.
+        after: the next one.
     """
-    return [(before, after) for before, after in pairwise(files) if after.min_txid > before.max_txid + 1]
+
+    before: FileInfo
+    after: FileInfo
+
+    def __str__(self) -> str:
+        if self.after.min_txid > self.before.max_txid + 1:
+            return f"level {self.before.level}: nothing between {self.before.max_txid} and {self.after.min_txid}"
+        return f"level {self.before.level}: {self.before.name} overlaps {self.after.name}"
 
 
-def overlaps(files: Iterable[FileInfo]) -> list[tuple[FileInfo, FileInfo]]:
-    """Neighbours of one level that cover the same TXIDs."""
-    return [(before, after) for before, after in pairwise(files) if after.min_txid <= before.max_txid]
+def gaps(files: Iterable[FileInfo]) -> list[Gap]:
+    """Where TXIDs are missing between the files of one level; a level may begin anywhere."""
+    found: list[Gap] = []
+    furthest: FileInfo | None = None
+    for info in sorted(files):
+        if furthest is not None and info.min_txid > furthest.max_txid + 1:
+            found.append(Gap(furthest, info))
+        if furthest is None or info.max_txid > furthest.max_txid:
+            furthest = info
+    return found
 
 
-def is_contiguous(files: Sequence[FileInfo]) -> bool:
-    """Every file begins directly above the end of the one before."""
-    return not gaps(files) and not overlaps(files)
+def overlaps(files: Iterable[FileInfo]) -> list[Gap]:
+    """Neighbours of one level that cover a TXID twice."""
+    return [Gap(before, after) for before, after in _pairs(files) if after.min_txid <= before.max_txid]
 
 
-def continuation(files: Mapping[int, Sequence[FileInfo]], current: int) -> list[FileInfo]:
-    """The files that lead from a copy at ``current`` as far as possible; empty when nothing does.
-
-    Each step takes the file that reaches furthest. A full image serves only where the other files leave a gap.
-
-    Args:
-        files: the listing of each level.
-        current: TXID of the copy.
-    """
-    everything = [info for listed in files.values() for info in listed if info.max_txid > current]
-    images = [info for info in everything if info.level == SNAPSHOT_LEVEL]
-    rest = sorted((info for info in everything if info.level != SNAPSHOT_LEVEL), key=lambda info: info.min_txid)
-    newest = max((info.max_txid for info in everything), default=current)
-    plan: list[FileInfo] = []
-    while current < newest:
-        step = _furthest(rest, current) or _furthest(images, current)
-        if step is None:
-            break
-        if step.is_snapshot:
-            plan.clear()  # it replaces all that came before
-        plan.append(step)
-        current = step.max_txid
-    return plan
-
-
-def _furthest(files: Sequence[FileInfo], current: int) -> FileInfo | None:
-    usable = [info for info in files if info.min_txid <= current + 1 and info.max_txid > current]
-    return max(usable, key=lambda info: (info.max_txid, info.min_txid, -info.level), default=None)
+def _pairs(files: Iterable[FileInfo]) -> Iterator[tuple[FileInfo, FileInfo]]:
+    return pairwise(sorted(files))

@@ -25,7 +25,7 @@ from vfsstream.errors import (
 from vfsstream.ltx.header import Header
 from vfsstream.ltx.merge import merge_pages
 from vfsstream.ltx.names import LEVELS, TXID
-from vfsstream.plan.contiguity import continuation
+from vfsstream.plan.continuation import continuation
 from vfsstream.plan.files import FileInfo
 from vfsstream.replica.replica import Replica
 from vfsstream.replicate.restore import restore
