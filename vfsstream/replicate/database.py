@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -22,27 +22,22 @@ from vfsstream.errors import (
     StoreError,
     VfsstreamError,
 )
-from vfsstream.ltx import Header
 from vfsstream.ltx.names import TXID
 from vfsstream.plan.files import FileInfo
 from vfsstream.replica import Replica
 from vfsstream.replicate import events
-from vfsstream.replicate.backoff import Backoff, Pace
-from vfsstream.replicate.capture import Capture, Written
-from vfsstream.replicate.checkpoint import Pacing, Situation, checkpoint, is_due
-from vfsstream.replicate.events import CheckpointResult, Observer
-from vfsstream.replicate.image import Pages
+from vfsstream.replicate.backoff import Backoff
+from vfsstream.replicate.events import Observer
 from vfsstream.replicate.lease import Lease
-from vfsstream.replicate.localfiles import LocalFiles, meta_path_for
+from vfsstream.replicate.localdatabase import LocalDatabase
 from vfsstream.replicate.settings import Settings
-from vfsstream.replicate.source import Source
-from vfsstream.replicate.status import CloseResult, DatabaseStatus, Lag
+from vfsstream.replicate.status import CloseResult, DatabaseStatus
 from vfsstream.replicate.upload import Uploader
 
 __all__ = ["Database"]
 
 
-class Database:
+class Database(LocalDatabase):
     """A database and its replica. Has no threads of its own; every method is thread-safe.
 
     Args:
@@ -63,37 +58,15 @@ class Database:
         observer: Observer | None = None,
         at_point: Callable[[str], None] = lambda point: None,
     ) -> None:
-        self.path = Path(path).absolute()
+        super().__init__(path, settings=settings, meta_dir=meta_dir, observer=observer, at_point=at_point)
         self._owns_replica = isinstance(replica, str)
         self.replica = Replica.open(replica) if isinstance(replica, str) else replica
-        self.settings = settings = settings or Settings()
-        self.meta_dir = meta_dir or meta_path_for(self.path)
-        self.local = LocalFiles(self.meta_dir, self.path)
-        self._observer, self._at_point = observer, at_point
-        self._capture_lock, self._upload_lock = threading.RLock(), threading.RLock()
-        self._streams = 0  # snapshots being read; guarded by _capture_lock
-        self._generation = 0  # of the open source; guarded by _capture_lock
-        self._source: Source | None = None
-        self._capture: Capture | None = None
-        self._is_open = False
-        self._seen = b""
-        self._lag = Lag()
-        first, longest = settings.monitor_interval.total_seconds(), settings.max_backoff.total_seconds()
-        self._sync_backoff = Backoff(first, longest)
-        self._upload_backoff = Backoff(settings.sync_interval.total_seconds(), longest)
-        self._pace = Pace(settings.sync_interval.total_seconds(), settings.sync_burst)
-        self._pacing = Pacing()
-        self._next_look = 0.0
-        self._last_checkpoint = time.monotonic()
-        self._dirty = False
-        self._sync_error: VfsstreamError | None = None
+        self._upload_lock = threading.RLock()  # taken before _capture_lock, never after
+        interval, longest = self.settings.sync_interval, self.settings.max_backoff
+        self._upload_backoff = Backoff(interval.total_seconds(), longest.total_seconds())
         self._upload_error: VfsstreamError | None = None
-        self._last_sync_at: datetime | None = None
         self._last_upload_at: datetime | None = None
-        self._checkpoints, self._longest_stall = 0, 0.0
-        self._stalled = False
         self._uploader: Uploader | None = None
-        self._position = TXID(0)
 
     # --- life -----------------------------------------------------------------------------------------------
 
@@ -106,22 +79,13 @@ class Database:
         with self._capture_lock:
             if self._is_open:
                 return
-            if self.path.is_dir():
-                raise DatabaseError(f"{self.path} is a directory, not a database")
-            if self.path.exists() and not os.access(self.path, os.R_OK | os.W_OK):
-                raise DatabaseError(f"{self.path} is not readable and writable for this user")
-            if not self.path.parent.is_dir():
-                raise DatabaseError(f"directory {self.path.parent} does not exist")
-            self.local.prepare()
-            self.local.lock()
+            self._open_local()
             try:
-                self._position = self.local.highest()
                 self._uploader = self._new_uploader()
             except BaseException:
                 self.local.unlock()
                 raise
             self._is_open = True
-            self._last_checkpoint = time.monotonic()
 
     def _new_uploader(self) -> Uploader:
         settings, lease = self.settings, None
@@ -157,12 +121,10 @@ class Database:
         error = self._final_sync(deadline)
         position, reached = self._position, self.replica_position
         with self._upload_lock, self._capture_lock:
-            self._is_open = False
-            self._drop_source()
             if error is None and self._uploader is not None and self._uploader.lease is not None:
                 with contextlib.suppress(VfsstreamError):
                     self._uploader.lease.release()
-            self.local.unlock()
+            self._close_local()
             if self._owns_replica:
                 self.replica.close()
         uploaded = error is None and reached is not None and reached >= position
@@ -194,22 +156,6 @@ class Database:
         """Whether :meth:`step` has something to do now. Costs well under a microsecond when nothing changed."""
         return self.poll_capture() or self.poll_upload()
 
-    def poll_capture(self) -> bool:
-        """Whether :meth:`step_capture` has something to do now."""
-        source = self._source
-        now = time.monotonic()
-        if now >= self._next_look:
-            return self._sync_backoff.ready(now)
-        if source is None:
-            return False
-        try:
-            if source.look() == self._seen:
-                return False
-        except (ValueError, AssertionError):  # closed this moment
-            return False
-        self._lag.saw_change(now)
-        return self._pace.ready(now) and self._sync_backoff.ready(now)
-
     def poll_upload(self) -> bool:
         """Whether :meth:`step_upload` has something to do now."""
         uploader = self._uploader
@@ -224,41 +170,6 @@ class Database:
         if self.poll_upload():
             self.step_upload()
 
-    def step_capture(self) -> None:
-        """Capture what is committed, and checkpoint if it is time. Returns at once if another thread is at it."""
-        if not self._capture_lock.acquire(blocking=False):
-            return
-        try:
-            if self._is_open:
-                self._capture_and_checkpoint()
-        finally:
-            self._capture_lock.release()
-        self._judge_stall()
-
-    def _capture_and_checkpoint(self) -> None:
-        now = time.monotonic()
-        self._next_look = now + self.settings.monitor_interval.total_seconds()
-        try:
-            self._sync_all()
-            self._checkpoint_if_due()
-        except VfsstreamError as error:
-            self._sync_failed(error)
-            return
-        except OSError as error:
-            self._sync_failed(DatabaseError(f"cannot capture {self.path}: {error.strerror or error}"))
-            return
-        failures = self._sync_backoff.succeeded()
-        self._sync_error = None
-        if failures:
-            self._emit(events.Recovered(str(self.path), events.now(), "sync", failures))
-
-    def _sync_failed(self, error: VfsstreamError) -> None:
-        self._sync_error = error
-        self._sync_backoff.failed(time.monotonic())
-        if self._sync_backoff.failures >= 3 and isinstance(error, DiskFull):
-            self.local.remove_temporary()
-        self._emit(events.SyncFailed(str(self.path), events.now(), error, self._sync_backoff.failures))
-
     def step_upload(self) -> None:
         """Upload what is captured. Returns at once if another thread is at it."""
         if not self._upload_lock.acquire(blocking=False):
@@ -271,185 +182,13 @@ class Database:
             self._upload_lock.release()
         self._judge_stall()
 
-    def watch(self) -> None:
-        """Report a stall, or its end, as an event. Called now and then by whoever does not do the work."""
-        self.poll_capture()
-        self._judge_stall()
-
-    def _judge_stall(self) -> None:
-        seconds = self._lag.seconds(time.monotonic())
-        stalled = seconds > self.settings.stall_after.total_seconds()
-        if stalled and not self._stalled:
-            reached = self.replica_position
-            what = f"captured up to {self._position}, replicated up to {reached if reached is not None else '?'}"
-            self._emit(events.Stalled(str(self.path), events.now(), seconds, what))
-        elif self._stalled and not stalled:
-            self._emit(events.StallEnded(str(self.path), events.now()))
-        self._stalled = stalled
-
-    # --- capture --------------------------------------------------------------------------------------------
-
-    def sync(self) -> TXID:
-        """Capture everything committed now into local files; returns the position.
-
-        Raises:
-            DatabaseError, DiskFull: nothing was lost; try again.
-        """
-        with self._capture_lock:
-            if not self._is_open:
-                raise DatabaseError(f"{self.path} is not open")
-            try:
-                self._sync_all()
-            except VfsstreamError as error:
-                self._sync_failed(error)
-                raise
-            self._sync_error = None
-            self._sync_backoff.succeeded()
-            return self._position
-
-    def _ready(self) -> Capture | None:
-        """The capture of the file that is there now; ``None`` while there is none."""
-        if self._source is not None and (reason := self._source.changed_underneath()) is not None:
-            self._drop_source()
-            self._emit(events.FullImage(str(self.path), events.now(), self._position, reason))
-        if self._capture is not None:
-            return self._capture
-        if not self.path.exists():
-            return None
-        source = Source(self.path, self.settings.busy_timeout)
-        try:
-            capture = Capture(source, self.local, fingerprints=self.settings.fingerprints, at_point=self._at_point)
-        except BaseException:
-            source.close()
-            raise
-        self._source, self._capture = source, capture
-        self._position = max(self._position, capture.position)
-        capture.position = self._position
-        return capture
-
-    def _drop_source(self) -> None:
-        source, self._source, self._capture = self._source, None, None
-        self._generation += 1
-        if source is not None:
-            source.close()
-
-    def _sync_all(self) -> None:
-        capture = self._ready()
-        if capture is None or self._source is None:
-            return
-        while True:
-            seen = self._source.look()
-            written = capture.step(self.settings.max_sync_wal_bytes)
-            if written is not None:
-                self._note(written)
-            if written is None or written.complete:
-                self._seen = seen
-                if written is None:
-                    self._lag.nothing_left()
-                break
-        self._last_sync_at = datetime.now(UTC)
-
-    def _note(self, written: Written) -> None:
-        now = time.monotonic()
-        self._position = written.txid
-        self._pace.take(now)
-        self._dirty = True
-        self._lag.captured(written.txid, now, complete=written.complete)
+    def _file_written(self, txid: TXID) -> None:
         if self._uploader is not None:
-            self._uploader.written_here(written.txid)
-        path, at = str(self.path), events.now()
-        if written.reason is not None:
-            self._emit(events.FullImage(path, at, written.txid, written.reason))
-        self._emit(
-            events.Synced(
-                path, at, written.txid, written.pages, written.commit, written.size, written.full, written.seconds
-            )
-        )
+            self._uploader.written_here(txid)
 
-    # --- checkpoints ----------------------------------------------------------------------------------------
-
-    def _checkpoint_if_due(self) -> None:
-        capture, source, now = self._capture, self._source, time.monotonic()
-        if capture is None or source is None or capture.captured is None or self._streams:
-            return
-        index = source.index()
-        same_lap = index.salts == capture.captured.salts
-        uncopied = same_lap and index.backfilled < index.max_frame
-        situation = Situation(
-            capture.captured.end, capture.captured.page_size, uncopied, now - self._last_checkpoint
-        )  # fmt: skip
-        why = is_due(situation, self.settings)
-        if why is not None and self._pacing.allows(now):
-            self._run_checkpoint(capture, source, wait=why == "emergency")
-
-    def checkpoint(self, *, wait_for_readers: bool = False) -> CheckpointResult:
-        """Copy the log into the database now.
-
-        Args:
-            wait_for_readers: up to the busy timeout, and truncate the log afterwards.
-
-        Raises:
-            DatabaseError: the database is away, locked, or a snapshot is being read.
-        """
-        with self._capture_lock:
-            self._sync_all()
-            if self._capture is None or self._source is None:
-                raise DatabaseError(f"{self.path} does not exist")
-            if self._streams:
-                raise DatabaseError(f"{self.path}: a snapshot is being read, try again later")
-            return self._run_checkpoint(self._capture, self._source, wait=wait_for_readers)
-
-    def _run_checkpoint(self, capture: Capture, source: Source, *, wait: bool) -> CheckpointResult:
-        try:
-            result, written = checkpoint(source, capture, self.settings, wait_for_readers=wait)
-        except BaseException:
-            # Whether the read transaction was held without a break is unknown now: begin anew from what is on disk.
-            self._drop_source()
-            self._pacing.record(time.monotonic(), b"", complete=False)
-            raise
-        for one in written:
-            self._note(one)
-        now = time.monotonic()
-        self._last_checkpoint, self._dirty = now, False
-        assert capture.captured is not None
-        self._pacing.record(now, capture.captured.salts, complete=result.complete)
-        self._checkpoints += 1
-        self._longest_stall = max(self._longest_stall, result.stall_seconds)
-        self._emit(events.Checkpointed(str(self.path), events.now(), result))
-        return result
-
-    # --- snapshots ------------------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def snapshot_pages(self) -> Iterator[tuple[Header, Pages]]:
-        """Header and pages of a snapshot at the position, read from the live database while capture goes on.
-
-        Raises:
-            DatabaseError: there is no database, or it was replaced while it was read.
-        """
-        with self._capture_lock:
-            self._sync_all()
-            if self._capture is None or self._capture.captured is None:
-                raise DatabaseError(f"{self.path} does not exist")
-            generation = self._generation
-            image = self._capture.image()
-            self._streams += 1
-        try:
-            with image:
-                yield image.header, self._while_generation(image.pages, generation)
-        finally:
-            with self._capture_lock:
-                self._streams -= 1
-
-    def _while_generation(self, pages: Pages, generation: int) -> Pages:
-        yield from pages
-        if self._generation != generation:
-            raise DatabaseError(f"{self.path} was replaced or closed while a snapshot was read")
-
-    def snapshot_written(self, txid: int) -> None:
-        """A snapshot at ``txid`` reached the replica, so that it has a base again."""
-        if self._uploader is not None and txid >= (self._uploader.position or 0):
-            self._uploader.needs_snapshot = False
+    def _whereabouts(self) -> str:
+        reached = self.replica_position
+        return f"{super()._whereabouts()}, replicated up to {reached if reached is not None else '?'}"
 
     # --- upload ---------------------------------------------------------------------------------------------
 
@@ -492,19 +231,6 @@ class Database:
         self._lag.uploaded(info.max_txid)
         self._emit(events.Uploaded(str(self.path), events.now(), info, full, page_size))
 
-    def _rebase(self, above: TXID, reason: str) -> None:
-        with self._capture_lock:
-            old = self._position
-            capture = self._ready()
-            if capture is None:
-                self.local.delete(list(self.local.txids()))
-            else:
-                capture.rebase(above)
-            self._position = above
-            self._seen = b""
-            self._next_look = 0.0
-            self._emit(events.Rebased(str(self.path), events.now(), old, above, reason))
-
     def sync_and_wait(self, timeout: float = 30.0) -> TXID:
         """Capture and upload; when it returns, everything committed before the call is in the replica.
 
@@ -530,23 +256,17 @@ class Database:
                 raise DeadlineExceeded(f"{self.path} was not replicated within {timeout:g} seconds")
             time.sleep(0.05)
 
-    # --- looking --------------------------------------------------------------------------------------------
+    def snapshot_written(self, txid: int) -> None:
+        """A snapshot at ``txid`` reached the replica, so that it has a base again."""
+        if self._uploader is not None and txid >= (self._uploader.position or 0):
+            self._uploader.needs_snapshot = False
 
-    @property
-    def position(self) -> TXID:
-        """TXID of the newest local file."""
-        return self._position
+    # --- looking --------------------------------------------------------------------------------------------
 
     @property
     def replica_position(self) -> TXID | None:
         """Everything up to here is in the replica; ``None`` before the first contact."""
         return self._uploader.position if self._uploader is not None else None
-
-    @property
-    def page_size(self) -> int | None:
-        """Bytes; ``None`` while the database was not seen."""
-        source = self._source
-        return source.page_size if source is not None else None
 
     @property
     def needs_snapshot(self) -> bool:
@@ -616,10 +336,6 @@ class Database:
             bytes_uploaded=uploader.bytes if uploader is not None else 0,
             files_uploaded=uploader.files if uploader is not None else 0,
         )
-
-    def _emit(self, event: events.Event) -> None:
-        if self._observer is not None:
-            self._observer(event)
 
     def __enter__(self) -> Self:
         self.open()
