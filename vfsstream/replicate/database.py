@@ -143,7 +143,10 @@ class Database(LocalDatabase):
                 return failure
             except VfsstreamError as failure:
                 error = failure
-            if stop.is_set() or isinstance(error, Interrupted):
+            hopeless = (
+                self._source is None and isinstance(error, DatabaseError) and not isinstance(error, DiskFull)
+            )
+            if stop.is_set() or isinstance(error, Interrupted) or hopeless:
                 return error
             pause = self.settings.shutdown_sync_interval.total_seconds()
             if time.monotonic() + pause >= deadline:
