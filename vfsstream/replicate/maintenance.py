@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -43,7 +43,7 @@ __all__ = [
     "SnapshotTaken",
 ]
 
-Pages = Iterator[tuple[int, bytes]] | Iterable[tuple[int, bytes]]
+Pages = Iterator[tuple[int, bytes | memoryview]]
 
 
 class Maintained(Protocol):
@@ -346,7 +346,9 @@ class Maintenance:
             raise
         self.catalogue.add(info)
         self._retention.proved.add(info)
-        self.database.snapshot_written(info.max_txid)
+        # Files after it are in the replica too: what counts is whether all of them lead to the newest state.
+        reached = self.database.replica_position or info.max_txid
+        self.database.snapshot_written(info.max_txid if self._is_broken() else max(info.max_txid, reached))
         with self._lock:
             if info.max_txid < position:
                 self._dirty.add(SNAPSHOT_LEVEL)
