@@ -1,0 +1,401 @@
+"""NATS for the object store: one connection on one private event loop, and JetStream's requests over it.
+
+nats-py speaks the protocol. It is asyncio throughout and belongs to one loop; here that loop runs on a thread of its
+own and everybody else waits for results with a time limit. A lost connection is not mended behind our back: what was
+under way fails at once, and the next request connects again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import ssl
+import threading
+import time
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
+from concurrent.futures import CancelledError as FutureCancelled
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from vfsstream.errors import AccessDenied, DeadlineExceeded, StoreError, VfsstreamError
+from vfsstream.stores.deadline import time_left
+
+__all__ = ["JetStreamError", "Message", "NatsLink", "NatsLogin"]
+
+T = TypeVar("T")
+
+REQUEST_TIMEOUT = 10.0
+IDLE_HEARTBEAT = 2.0
+"""A consumer that has nothing to say says so this often; three times silence means that it is gone."""
+
+STREAM_NOT_FOUND, NO_MESSAGE = 10059, 10037
+
+
+class JetStreamError(Exception):
+    """JetStream refused a request."""
+
+    def __init__(self, code: int, err_code: int, text: str) -> None:
+        super().__init__(f"{text} ({err_code})")
+        self.code, self.err_code, self.text = code, err_code, text
+
+
+@dataclass(frozen=True, slots=True)
+class NatsLogin:
+    """Where to connect and as whom; the first way of the list that is set is used."""
+
+    servers: Sequence[str]
+    jwt: str | None = field(default=None, repr=False)
+    seed: str | None = field(default=None, repr=False)
+    creds: str | None = None
+    nkey: str | None = field(default=None, repr=False)
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    tls: bool = False
+    root_cas: Sequence[str] = ()
+    client_cert: str | None = None
+    client_key: str | None = None
+    max_reconnects: int = -1
+    reconnect_wait: float = 0.0
+    timeout: float = REQUEST_TIMEOUT
+
+    @property
+    def address(self) -> str:
+        """The servers, for messages."""
+        return ",".join(server.partition("://")[2] for server in self.servers)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One stored message."""
+
+    sequence: int
+    subject: str
+    data: bytes
+    headers: Mapping[str, str]
+    pending: int = 0
+    time_ns: int = 0
+
+
+class NatsLink:
+    """The loop, its thread and the connection. Thread-safe; a forked child begins anew."""
+
+    def __init__(self, login: NatsLogin) -> None:
+        self.login = login
+        self._lock = threading.Lock()  # guards the loop, its thread and its owner
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._owner = os.getpid()
+        self._closed = False
+        # The rest belongs to the loop's thread.
+        self._connection: Any = None
+        self._connecting: asyncio.Lock | None = None
+        self._complaint = ""
+        self._failures = 0
+        self._last_failure = 0.0
+
+    # Between threads
+
+    def run(self, work: Coroutine[Any, Any, T], limit: float) -> T:
+        """Do ``work`` on the loop and wait for it, at most ``limit`` seconds."""
+        try:
+            limit = time_left(limit)
+            future = asyncio.run_coroutine_threadsafe(asyncio.wait_for(work, limit), self._running_loop())
+        except BaseException:
+            work.close()
+            raise
+        try:
+            return future.result(limit + 5)
+        except (FutureTimeout, TimeoutError, FutureCancelled) as error:
+            if isinstance(error, VfsstreamError):
+                raise
+            raise self._silence(error) from error
+        except (VfsstreamError, JetStreamError):
+            raise
+        except Exception as error:
+            raise self.translate(error) from error
+        finally:
+            future.cancel()
+
+    def start(self, work: Coroutine[Any, Any, None]) -> Any:
+        """Begin ``work`` on the loop; gives a future."""
+        return asyncio.run_coroutine_threadsafe(work, self._running_loop())
+
+    def _silence(self, error: BaseException) -> StoreError:
+        where = f"nats server {self.login.address}"
+        if "permissions violation" in self._complaint.lower():
+            return AccessDenied(f"{where}: {self._complaint}", hint="the account needs JetStream and the bucket")
+        return DeadlineExceeded(
+            f"{where} did not answer in time" + (f": {self._complaint}" if self._complaint else "")
+        )
+
+    def translate(self, error: Exception) -> Exception:
+        """Whatever nats-py raised, as one of ours."""
+        if isinstance(error, (VfsstreamError, JetStreamError)):
+            return error
+        text = str(error).removeprefix("nats: ").strip("'\" ") or type(error).__name__
+        where = f"nats server {self.login.address}"
+        low = text.lower()
+        if "authorization" in low or "authentication" in low or "permissions violation" in low:
+            return AccessDenied(f"{where}: {text}", hint="check the credentials of the replica")
+        if "no responders" in low:
+            return StoreError(
+                f"{where}: nobody answers for JetStream", retryable=True, hint="is JetStream enabled?"
+            )
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return StoreError(f"{where}: {text}", hint="set root-cas to the certificate of your authority")
+        return StoreError(f"{where}: {text}", retryable=True)
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._closed:
+                raise StoreError(f"the store on nats server {self.login.address} is closed")
+            if self._owner != os.getpid():
+                self._owner = os.getpid()
+                self._loop = self._thread = self._connection = self._connecting = None
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=self._loop.run_forever, name="vfsstream-nats", daemon=True)
+                self._thread.start()
+            return self._loop
+
+    def close(self) -> None:
+        """End the connection, the loop and the thread. Idempotent."""
+        with self._lock:
+            self._closed = True
+            loop, self._loop = self._loop, None
+            thread, self._thread = self._thread, None
+        if loop is None or thread is None or self._owner != os.getpid():
+            return
+        with contextlib.suppress(Exception):
+            asyncio.run_coroutine_threadsafe(self._hang_up(), loop).result(5)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(5)
+        loop.close()
+
+    async def _hang_up(self) -> None:
+        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(connection.close(), 3)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # On the loop
+
+    async def connection(self) -> Any:
+        """The connection, made anew when it was lost."""
+        if self._connection is not None and self._connection.is_connected:
+            return self._connection
+        if self._connecting is None:
+            self._connecting = asyncio.Lock()
+        async with self._connecting:
+            if self._connection is not None and self._connection.is_connected:
+                return self._connection
+            await self._pause()
+            self._connection = await self._connect()
+            self._failures = 0
+            return self._connection
+
+    async def _pause(self) -> None:
+        if self._failures and self.login.reconnect_wait:
+            await asyncio.sleep(max(0.0, self._last_failure + self.login.reconnect_wait - time.monotonic()))
+
+    async def _connect(self) -> Any:
+        import nats
+
+        self._complaint = ""
+        options = self._options()
+        broken: Exception | None = None
+        for server in self.login.servers:
+            try:
+                return await asyncio.wait_for(nats.connect(server, **options), self.login.timeout)
+            except Exception as error:
+                broken = error
+        assert broken is not None, "no server"
+        self._failures += 1
+        self._last_failure = time.monotonic()
+        raise self._refused(broken) from broken
+
+    def _refused(self, error: Exception) -> Exception:
+        where = f"cannot connect to nats server {self.login.address}"
+        if isinstance(error, asyncio.TimeoutError):
+            return StoreError(f"{where}: no answer within {self.login.timeout:g} s", retryable=True)
+        if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
+            reason = error.strerror or str(error)
+            known = self.login.max_reconnects < 0 or self._failures <= self.login.max_reconnects
+            return StoreError(f"{where}: {reason}", retryable=known)
+        if type(error).__name__ == "NoServersError":
+            known = self.login.max_reconnects < 0 or self._failures <= self.login.max_reconnects
+            reason = "connection refused" if "Errno 111" in self._complaint else self._complaint or "no answer"
+            return StoreError(f"{where}: {reason}", retryable=known)
+        if self._complaint and "unexpected eof" in str(error).lower():
+            return self.translate(RuntimeError(self._complaint))
+        return self.translate(error)
+
+    def _options(self) -> dict[str, Any]:
+        login = self.login
+
+        async def complain(error: Exception) -> None:
+            self._complaint = str(error).removeprefix("nats: ").strip("'\" ")
+
+        options: dict[str, Any] = {
+            "error_cb": complain,
+            "allow_reconnect": False,
+            "max_reconnect_attempts": 1,
+            "reconnect_time_wait": 0.05,
+            "connect_timeout": login.timeout,
+            "ping_interval": 20,
+            "max_outstanding_pings": 2,
+            "pending_size": 8 << 20,
+            "name": "vfsstream",
+        }
+        if login.tls or login.root_cas or login.client_cert:
+            options["tls"] = self._tls()
+        options.update(self._credentials())
+        return options
+
+    def _tls(self) -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        for path in self.login.root_cas:
+            context.load_verify_locations(os.path.expanduser(path))
+        if self.login.client_cert and self.login.client_key:
+            context.load_cert_chain(
+                os.path.expanduser(self.login.client_cert), os.path.expanduser(self.login.client_key)
+            )
+        return context
+
+    def _credentials(self) -> dict[str, Any]:
+        login = self.login
+        if login.jwt and login.seed:
+            jwt, seed = login.jwt.encode(), login.seed.encode()
+            return {"user_jwt_cb": lambda: bytearray(jwt), "signature_cb": lambda nonce: _sign(seed, nonce)}
+        if login.creds:
+            return {"user_credentials": os.path.expanduser(login.creds)}
+        if login.nkey:
+            return {"nkeys_seed_str": login.seed or login.nkey}
+        if login.user is not None and login.password is not None:
+            return {"user": login.user, "password": login.password}
+        return {"token": login.token} if login.token else {}
+
+    async def ask(self, subject: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        """A request to JetStream's API; the answer without its envelope."""
+        connection = await self.connection()
+        answer = await connection.request(
+            f"$JS.API.{subject}", json.dumps(request).encode(), timeout=self.login.timeout
+        )
+        return _opened(answer.data)
+
+    async def publish(self, subject: str, data: bytes, headers: Mapping[str, str] | None = None) -> int:
+        """Store a message; its sequence number."""
+        connection = await self.connection()
+        answer = await connection.request(
+            subject, data, timeout=self.login.timeout, headers=dict(headers or {}) or None
+        )
+        return int(_opened(answer.data)["seq"])
+
+    async def message(self, stream: str, **which: Any) -> Message:
+        """One message, by ``seq`` or as ``last_by_subj``. Raises JetStreamError when there is none."""
+        found = (await self.ask(f"STREAM.MSG.GET.{stream}", which))["message"]
+        data = base64.b64decode(found.get("data") or "")
+        return Message(int(found["seq"]), found["subject"], data, {})
+
+    async def consume(
+        self, stream: str, subject: str, *, policy: str, start: int = 0, headers_only: bool = False
+    ) -> AsyncGenerator[Message, None]:
+        """The messages of a subject in order. With any policy but ``new`` it ends with the last one there is.
+
+        Raises:
+            StoreError: the flow broke off or has a gap.
+        """
+        connection = await self.connection()
+        subscription = await connection.subscribe(connection.new_inbox())
+        name = ""
+        try:
+            config = _consumer(subscription.subject, subject, policy, start, headers_only)
+            made = await self.ask(f"CONSUMER.CREATE.{stream}", {"stream_name": stream, "config": config})
+            name = made["name"]
+            if policy != "new" and made.get("num_pending", 0) == 0 and made["delivered"]["consumer_seq"] == 0:
+                return
+            async for message in self._flow(connection, subscription):
+                yield message
+                if policy != "new" and message.pending == 0:
+                    return
+        finally:
+            with contextlib.suppress(Exception):
+                await subscription.unsubscribe()
+                if name and connection.is_connected:
+                    await connection.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{name}")
+
+    async def _flow(self, connection: Any, subscription: Any) -> AsyncGenerator[Message, None]:
+        expected, heard = 1, time.monotonic()
+        while True:
+            try:
+                raw = await subscription.next_msg(timeout=1.0)
+            except TimeoutError:
+                if not connection.is_connected or time.monotonic() - heard > 3 * IDLE_HEARTBEAT:
+                    raise StoreError(
+                        f"nats server {self.login.address}: the flow of messages broke off", retryable=True
+                    ) from None
+                continue
+            heard = time.monotonic()
+            headers = raw.headers or {}
+            if headers.get("Status"):
+                if raw.reply:  # flow control asks whether we still follow
+                    await connection.publish(raw.reply)
+                continue
+            fields = raw.reply.split(".")[-7:]  # … delivered, stream sequence, consumer sequence, time, pending
+            sequence, position, stamp, pending = (int(field) for field in fields[-4:])
+            if position != expected:
+                raise StoreError(
+                    f"nats server {self.login.address}: messages were lost on the way", retryable=True
+                )
+            expected += 1
+            yield Message(sequence, raw.subject, raw.data, headers, pending, stamp)
+
+
+def _consumer(inbox: str, subject: str, policy: str, start: int, headers_only: bool) -> dict[str, Any]:
+    config: dict[str, Any] = {
+        "deliver_subject": inbox,
+        "deliver_policy": policy,
+        "filter_subject": subject,
+        "ack_policy": "none",
+        "max_deliver": 1,
+        "replay_policy": "instant",
+        "flow_control": True,
+        "idle_heartbeat": int(IDLE_HEARTBEAT * 1e9),
+        "inactive_threshold": int(30e9),
+        "mem_storage": True,
+        "num_replicas": 1,
+    }
+    if start:
+        config["opt_start_seq"] = start
+    if headers_only:
+        config["headers_only"] = True
+    return config
+
+
+def _opened(data: bytes) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(data)
+    error = answer.get("error")
+    if error:
+        raise JetStreamError(
+            int(error.get("code", 0)), int(error.get("err_code", 0)), str(error.get("description", "refused"))
+        )
+    return answer
+
+
+def _sign(seed: bytes, nonce: str) -> bytes:
+    import nkeys
+
+    pair = nkeys.from_seed(bytearray(seed))
+    try:
+        return base64.b64encode(pair.sign(nonce.encode()))
+    finally:
+        pair.wipe()
