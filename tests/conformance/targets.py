@@ -41,7 +41,7 @@ TRAITS: Mapping[str, Traits] = {
     "gcs": Traits(missing_root_is_error=True, multipart=8 << 20),
     "azurite": Traits(missing_root_is_error=True, multipart=4 << 20, many=60),
     "sftp": Traits(time_unit=1000, many=20),
-    "nats": Traits(missing_root_is_error=True, many=20, clear=True),
+    "nats": Traits(missing_root_is_error=True, many=20),
     "webdav": Traits(time_unit=0, many=20),
     "oss": Traits(missing_root_is_error=True, many=130, multipart=6 << 20),
 }

@@ -18,6 +18,8 @@ SERVERS = {
     "gcs": ("tests.servers.fake_gcs", "FakeGcs"),
     "azurite": ("tests.servers.azurite", "Azurite"),
     "sftp": ("tests.servers.sshd", "Sshd"),
+    "nats": ("tests.servers.nats", "Nats"),
+    "webdav": ("tests.servers.apache", "Apache"),
 }
 """Name, module, class. Each class has ``url(name)``, ``options`` and ``litestream(name)``."""
 

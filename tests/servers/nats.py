@@ -21,6 +21,7 @@ class Nats(Daemon):
         super().__init__(home)
         self.program = find_program("nats-server", "nats-server")
         self.account = account
+        self._made: set[str] = set()
         self.config = home / "nats.conf"
         self.config.write_text(
             f'listen: "127.0.0.1:{self.port}"\njetstream {{ store_dir: "{home / "data"}" }}\n{config}\n'
@@ -41,9 +42,12 @@ class Nats(Daemon):
                 await connection.close()
 
         asyncio.run(create())
+        self._made.add(name)
 
     def url(self, name: str, port: int | None = None) -> str:
-        """The URL of a bucket."""
+        """The URL of a bucket, which is made when it is first asked for."""
+        if name not in self._made:
+            self.create_bucket(name)
         return f"nats://{self.account}127.0.0.1:{port or self.port}/{name}"
 
     @property
