@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from vfsstream.errors import (
     ReplicaEmpty,
     StoreError,
 )
+from vfsstream.ltx import Decoder
 from vfsstream.replica import Replica
 from vfsstream.replicate import target as target_module
 from vfsstream.replicate.restore import RestoreProgress, restore
@@ -295,3 +297,19 @@ def test_the_real_program_restores_the_same(golden: Golden, litestream: str, tmp
     ours = restore(Replica(FileStore(root)), tmp_path / "ours.db")
     assert ours.seconds <= time.monotonic() - started + 1
     assert _sha(ours.output) == _sha(theirs)
+
+
+def test_a_base_that_is_replaced_as_a_whole_is_not_read(golden: Golden, tmp_path: Path) -> None:
+    root = golden("resnapshot")
+    files = {path: Decoder([path.read_bytes()]) for path in sorted((root / "ltx/0").iterdir())}
+    whole = [path for path, decoder in files.items() if len(list(decoder)) == decoder.header.commit]
+    assert len(whole) > 1, "the fixture holds a full image that does not start at TXID 1"
+    shutil.rmtree(root / "ltx/9", ignore_errors=True)
+    shutil.rmtree(root / "ltx/1", ignore_errors=True)
+    store = _in_memory(root)
+    seen: list[RestoreProgress] = []
+    result = restore(Replica(store), tmp_path / "app.db", parallelism=1, progress=seen.append)
+    read = {key for operation, key in store.calls if operation == "get"}
+    assert f"ltx/0/{whole[0].name}" not in read
+    assert seen[-1].done == seen[-1].total == result.read
+    assert _sha(result.output) == _manifest("resnapshot")["latest"]["sha256"]

@@ -15,7 +15,7 @@ from vfsstream.replica.replica import Replica
 
 __all__ = ["RANGE_SIZE", "Downloader"]
 
-RANGE_SIZE = 4 << 20
+RANGE_SIZE = 1 << 20
 """Bytes of one request; a lost connection costs at most one of them."""
 
 _WAIT_SLICE = 0.05

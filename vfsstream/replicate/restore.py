@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from vfsstream.errors import DatabaseError, Interrupted, LtxError, NotFound, UsageError
-from vfsstream.ltx.decoder import Decoder
+from vfsstream.ltx.decoder import Batch, Decoder
 from vfsstream.ltx.header import HEADER_SIZE, Header
-from vfsstream.ltx.merge import merged_header
 from vfsstream.ltx.names import LEVELS, TXID
 from vfsstream.plan.files import FileInfo
 from vfsstream.plan.points import every_file, nearest, restorable
@@ -29,7 +28,6 @@ __all__ = ["IntegrityCheck", "RestoreProgress", "RestoreResult", "check_integrit
 IntegrityCheck = Literal["none", "quick", "full"]
 """What SQLite checks before the new database replaces anything."""
 
-_BATCH = 1 << 20
 _ATTEMPTS = 3
 
 
@@ -201,11 +199,15 @@ class _Job:
         final = Header.unpack(self.replica.fetch(last, 0, HEADER_SIZE).data, name)
         with Target(self.output, final.commit * final.page_size) as target:
             present = bytearray(final.commit + 1)
-            headers: list[Header] = []
+            wanted = final.commit - (final.lock_pgno <= final.commit)
+            # Newest first: each page is written once, and a base that is replaced as a whole is not read.
             with Downloader(self.replica, self.parallelism, self.stop) as downloader:
-                for info, chunks in downloader.files(self.plan):
-                    headers.append(self._apply(info, self._counted(chunks), target, final, present))
-            merged_header(headers, [self.replica.key(info) for info in self.plan])
+                for info, chunks in downloader.files(self.plan[::-1]):
+                    self._apply(info, self._counted(chunks), target, final, present)
+                    if present.count(1) == wanted:
+                        self.total = self.done
+                        self._report()
+                        break
             _check_complete(present, final, name)
             target.complete()
             check_integrity(target.path, integrity_check)
@@ -219,14 +221,17 @@ class _Job:
                 raise Interrupted(f"restore of {self.output} interrupted; nothing was changed")
             self.done += len(chunk)
             yield chunk
-            if self.progress is not None:
-                seconds = time.monotonic() - self.started
-                self.progress(RestoreProgress(self.done, self.total, self.pages, seconds))
+            self._report()
+
+    def _report(self) -> None:
+        if self.progress is not None:
+            seconds = time.monotonic() - self.started
+            self.progress(RestoreProgress(self.done, self.total, self.pages, seconds))
 
     def _apply(
         self, info: FileInfo, chunks: Iterator[bytes], target: Target, final: Header, present: bytearray
-    ) -> Header:
-        """Write the pages of one file, neighbouring pages together; its checksum is verified at its end."""
+    ) -> None:
+        """Write the pages of one file that no newer file holds; its checksum is verified at its end."""
         name = self.replica.key(info)
         decoder = Decoder(chunks, name, strict=False)
         header = decoder.header
@@ -234,23 +239,32 @@ class _Job:
             raise LtxError(f"header states TXIDs {header.min_txid} to {header.max_txid}", name=name)
         if header.page_size != final.page_size:
             raise LtxError(f"page size {header.page_size}, expected {final.page_size}", name=name)
-        size, commit = header.page_size, final.commit
-        run: list[bytes] = []
-        first = 0
-        for pgno, page in decoder:
-            if pgno > commit:
-                continue
-            if run and (pgno != first + len(run) or len(run) * size >= _BATCH):
-                target.write(b"".join(run), (first - 1) * size)
-                run.clear()
-            if not run:
-                first = pgno
-            run.append(page)
-            present[pgno] = 1
-            self.pages += 1
-        if run:
-            target.write(b"".join(run), (first - 1) * size)
-        return header
+        for batch in decoder.batches():
+            for pgno, pages in _missing_runs(batch, present, final.commit):
+                target.write(b"".join(pages), (pgno - 1) * header.page_size)
+                present[pgno : pgno + len(pages)] = b"\1" * len(pages)
+                self.pages += len(pages)
+
+
+def _missing_runs(batch: Batch, present: bytearray, commit: int) -> Iterator[tuple[int, list[bytes]]]:
+    """Neighbouring pages of a batch that are not there yet, with the number of the first."""
+    pgnos, pages = batch.pgnos, batch.pages
+    first, last = pgnos[0], pgnos[-1]
+    if last - first + 1 == len(pgnos) and last <= commit and present.find(1, first, last + 1) < 0:
+        yield first, pages
+        return
+    run: list[bytes] = []
+    start = 0
+    for pgno, page in zip(pgnos, pages, strict=True):
+        if pgno > commit or present[pgno]:
+            continue
+        if run and pgno != start + len(run):
+            yield start, run
+            run = []
+        start = start if run else pgno
+        run.append(page)
+    if run:
+        yield start, run
 
 
 def _check_complete(present: bytearray, header: Header, name: str) -> None:
