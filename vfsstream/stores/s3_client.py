@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, urlsplit
 
-from vfsstream.errors import AccessDenied, DeadlineExceeded, StoreError
-from vfsstream.stores.deadline import time_left
+from vfsstream.errors import AccessDenied, StoreError
 from vfsstream.stores.http import Answer, HttpPool
+from vfsstream.stores.once import Once
 from vfsstream.stores.s3_settings import S3Settings
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ __all__ = ["S3Client", "shared_client"]
 
 _EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 _PROBE_KEY = "vfsstream"
-_LONGEST_START = 120.0
 
 _shared: weakref.WeakValueDictionary[tuple[object, ...], S3Client] = weakref.WeakValueDictionary()
 _shared_lock = threading.Lock()
@@ -72,50 +71,22 @@ class S3Client:
     def __init__(self, settings: S3Settings) -> None:
         self.settings = settings
         self.pool = HttpPool(verify=settings.verify, ca_bundle=os.environ.get("AWS_CA_BUNDLE") or None)
-        self._building = threading.Lock()  # guards _ready and _builder, never held during I/O
-        self._ready: _Signer | None = None
-        self._builder: threading.Event | None = None
-
-    @property
-    def _signer(self) -> _Signer:
-        while True:
-            with self._building:
-                if self._ready is not None:
-                    return self._ready
-                waiting = self._builder
-                if waiting is None:
-                    self._builder = threading.Event()
-            if waiting is not None:
-                if not waiting.wait(time_left(_LONGEST_START)):
-                    raise DeadlineExceeded("the credentials of the S3 replica did not come in time")
-                continue
-            return self._build()
-
-    def _build(self) -> _Signer:
-        made = None
-        try:
-            made = _Signer(self.settings, self.pool)
-            return made
-        finally:
-            with self._building:
-                done, self._builder, self._ready = self._builder, None, made
-            if done is not None:
-                done.set()
+        self._once = Once(lambda: _Signer(settings, self.pool), "the connection to S3")
 
     @property
     def sdk(self) -> Any:
         """The boto3 client. Its errors become ours inside :func:`sdk_errors`."""
-        return self._signer.sdk
+        return self._once.get().sdk
 
     def send(self, method: str, key: str, headers: Mapping[str, str], body: bytes | None = None) -> Answer:
         """Send one signed request for an object and read the answer, whatever its status."""
-        url, signed = self._signer.sign(method, key, headers, body)
+        url, signed = self._once.get().sign(method, key, headers, body)
         return self.pool.send(method, url, headers=signed, body=body)
 
     @contextmanager
     def open(self, key: str, headers: Mapping[str, str]) -> Iterator[tuple[BaseHTTPResponse, str]]:
         """An object's answer with its body unread, and the URL for messages."""
-        url, signed = self._signer.sign("GET", key, headers, None)
+        url, signed = self._once.get().sign("GET", key, headers, None)
         with self.pool.open("GET", url, headers=signed) as response:
             yield response, url
 

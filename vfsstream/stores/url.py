@@ -16,7 +16,16 @@ from vfsstream.stores.base import Store
 from vfsstream.stores.retry import RetryPolicy, RetryStore, policy_for
 from vfsstream.stores.trace import Trace, TraceStore
 
-__all__ = ["STORE_OPTIONS", "StoreUrl", "normalize_options", "open_store", "parse_url", "url_from_options"]
+__all__ = [
+    "STORE_OPTIONS",
+    "StoreUrl",
+    "joined",
+    "key_prefix",
+    "normalize_options",
+    "open_store",
+    "parse_url",
+    "url_from_options",
+]
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -316,6 +325,13 @@ def open_store(
 
         store = LimitStore(store, max_concurrency)
     return RetryStore(store, retry or policy_for(store.kind))
+
+
+def key_prefix(url: StoreUrl, options: Mapping[str, str]) -> str:
+    """What goes before every key where keys are joined and cleaned: empty, or ends with a slash."""
+    path = url.path if url.text else options.get("path", "")
+    cleaned = re.sub(r"\A//+", "/", posixpath.normpath(path)) if path else ""
+    return "" if cleaned in ("", ".") else cleaned.rstrip("/") + "/"
 
 
 def joined(url: StoreUrl, relative: str) -> StoreUrl:

@@ -1,0 +1,359 @@
+"""Azure Blob storage as a store, over Microsoft's SDK with room for many connections."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Mapping, MutableSequence, Sequence
+from datetime import UTC, datetime
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from vfsstream.errors import AccessDenied, AlreadyExists, NotFound, StoreError, UrlError
+from vfsstream.stores.base import TIMESTAMP, Capabilities, Fetched, ObjectInfo, Source, Store
+from vfsstream.stores.deadline import time_left
+from vfsstream.stores.extras import require
+from vfsstream.stores.http import CONNECT_TIMEOUT, READ_TIMEOUT, is_retryable_status
+from vfsstream.stores.once import Once
+from vfsstream.stores.retry import RetryPolicy, call_with_retry
+from vfsstream.stores.upload import Part, send_parts, upload_parts
+from vfsstream.stores.url import key_prefix
+
+if TYPE_CHECKING:
+    from vfsstream.stores.url import StoreUrl
+
+__all__ = ["AzureStore", "open_url"]
+
+_TIMESTAMP_META = "litestreamtimestamp"  # Azure allows no hyphen
+_BLOCK = 4 << 20
+_POOL = 64
+_BATCH = 256
+_CONCURRENCY = 4
+
+
+def open_url(url: StoreUrl, options: Mapping[str, str]) -> AzureStore:
+    """The store that an ``abs://`` URL names. No request is made.
+
+    Raises:
+        UrlError: no container, or no account and no endpoint.
+        MissingExtra: the SDK is not installed.
+    """
+    require("azure.storage.blob", "azure", "abs:// replicas")
+    container = url.host if url.text else options.get("bucket", "")
+    if not container:
+        raise UrlError("no container for an abs replica", hint="abs://ACCOUNT@CONTAINER/PATH")
+    account = options.get("account-name") or url.user or ""
+    endpoint = options.get("endpoint", "")
+    if endpoint and "://" not in endpoint:
+        endpoint = f"https://{endpoint}"
+    if not endpoint and not account:
+        raise UrlError("no account for an abs replica", hint="abs://ACCOUNT@CONTAINER/PATH, or set account-name")
+    sas = (options.get("sas-token") or os.environ.get("LITESTREAM_AZURE_SAS_TOKEN") or "").lstrip("?")
+    key = "" if sas else options.get("account-key") or os.environ.get("LITESTREAM_AZURE_ACCOUNT_KEY") or ""
+    if key and not account:
+        raise UrlError(
+            "an account key without an account", hint="abs://ACCOUNT@CONTAINER/PATH, or set account-name"
+        )
+    if not sas and not key:
+        require("azure.identity", "azure", "abs:// replicas without a key or SAS")
+    endpoint = endpoint or f"https://{account}.blob.core.windows.net"
+    return AzureStore(container, key_prefix(url, options), endpoint, account=account, key=key, sas=sas)
+
+
+class AzureStore(Store):
+    """Block blobs of one container below one prefix.
+
+    Args:
+        prefix: goes before every key; empty, or ends with a slash.
+        endpoint: URL of the account.
+        key: shared key; else ``sas``; else the default chain of Azure's identities.
+    """
+
+    kind = "abs"
+    capabilities = Capabilities(
+        can_start_after=True,
+        can_put_if_absent=True,
+        cheap_miss=True,
+        listing_has_timestamp=True,
+        max_concurrency=_POOL,
+        min_part_size=_BLOCK,
+    )
+
+    def __init__(
+        self, container: str, prefix: str, endpoint: str, *, account: str = "", key: str = "", sas: str = ""
+    ) -> None:
+        self.container, self.prefix, self.account = container, prefix, account
+        self._endpoint, self._key, self._sas = endpoint.rstrip("/"), key, sas
+        self._connection = Once(self._connect, "the connection to Azure")
+        self._starts_on_server = True
+
+    def _connect(self) -> Any:
+        import requests
+        from azure.core.pipeline.transport import RequestsTransport
+        from azure.storage.blob import ContainerClient
+
+        session = requests.Session()
+        adapter = requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=_POOL)
+        session.mount("https://", adapter)
+        session.mount("http://", adapter)
+        credential: Any = self._sas or None
+        if self._key:
+            credential = {"account_name": self.account, "account_key": self._key}
+        elif not self._sas:
+            from azure.identity import DefaultAzureCredential
+
+            credential = DefaultAzureCredential()
+        return ContainerClient(
+            self._endpoint,
+            self.container,
+            credential=credential,
+            transport=RequestsTransport(session=session),
+            retry_total=0,
+            max_single_put_size=64 << 20,
+            max_single_get_size=64 << 20,
+            max_chunk_get_size=64 << 20,
+        )
+
+    def _blob(self, key: str) -> Any:
+        return self._connection.get().get_blob_client(self.prefix + key)
+
+    # Reading
+
+    def fetch(self, key: str, offset: int = 0, size: int | None = None) -> Fetched:
+        if offset < 0:  # the protocol has no range from the end
+            if size is not None:
+                raise ValueError("a range from the end reads to the end: size must be None")
+            total = self.head(key).size
+            offset = max(0, total + offset)
+            if total == 0:
+                return Fetched(b"", 0)
+        with self._errors("read", key):
+            try:
+                totals: MutableSequence[int | None] = []
+                reader = self._blob(key).download_blob(
+                    offset=offset,
+                    length=None if size is None else max(size, 1),
+                    max_concurrency=1,
+                    raw_response_hook=lambda answer: totals.append(_total(answer.http_response.headers)),
+                    **_limits(),
+                )
+                data = reader.readall()
+                return Fetched(data if size is None else data[:size], totals[0] if totals else None)
+            except Exception as error:
+                if getattr(error, "status_code", None) == 416:
+                    return Fetched(b"", None)
+                raise
+
+    def stream(self, key: str, offset: int = 0) -> Iterator[bytes]:
+        first = self.fetch(key, offset, _BLOCK)
+        return self._pieces(key, offset, first)
+
+    def _pieces(self, key: str, position: int, piece: Fetched) -> Iterator[bytes]:
+        """One request for each piece: nothing stays open while the reader is busy elsewhere."""
+        while piece.data:
+            yield piece.data
+            position += len(piece.data)
+            if piece.total_size is not None and position >= piece.total_size:
+                return
+            piece = self.fetch(key, position, _BLOCK)
+
+    def head(self, key: str) -> ObjectInfo:
+        with self._errors("stat", key):
+            return self._info(self._blob(key).get_blob_properties(**_limits()))
+
+    # Listing
+
+    def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
+        more: dict[str, Any] = {}
+        if start_after is not None and self._starts_on_server:
+            more["start_from"] = self.prefix + start_after
+        try:
+            listing = self._list(prefix, start_after, more)
+            first = next(listing, None)
+        except (StoreError, TypeError) as error:
+            if not more or (isinstance(error, StoreError) and (error.retryable or "400" not in error.message)):
+                raise
+            self._starts_on_server = False  # an older service or SDK
+            listing = self._list(prefix, start_after, {})
+            first = next(listing, None)
+        return iter(()) if first is None else chain([first], listing)
+
+    def _list(self, prefix: str, start_after: str | None, more: Mapping[str, Any]) -> Iterator[ObjectInfo]:
+        with self._errors("list", prefix):
+            blobs = self._connection.get().list_blobs(
+                name_starts_with=self.prefix + prefix, include=["metadata"], **more, **_limits()
+            )
+            pages = blobs.by_page()
+        while True:
+            with self._errors("list", prefix):
+                page = next(pages, None)
+                found = None if page is None else [self._info(blob) for blob in page]
+            if found is None:
+                return
+            for info in found:
+                nested = "/" in info.key[len(prefix) :]
+                if not nested and info.key != prefix and (start_after is None or info.key > start_after):
+                    yield info
+
+    def list_prefixes(self, prefix: str) -> Iterator[str]:
+        full = self.prefix + prefix
+        with self._errors("list", prefix):
+            walk = self._connection.get().walk_blobs(name_starts_with=full, delimiter="/", **_limits())
+            names = [item.name for item in walk if item.name.endswith("/")]
+        return iter(sorted(name[len(full) :].rstrip("/") for name in names))
+
+    def _info(self, blob: Any) -> ObjectInfo:
+        user = {
+            TIMESTAMP if k.lower() == _TIMESTAMP_META else k.lower(): v for k, v in (blob.metadata or {}).items()
+        }
+        modified = blob.last_modified.astimezone(UTC) if blob.last_modified else None
+        return ObjectInfo(blob.name[len(self.prefix) :], blob.size, modified, user, blob.etag)
+
+    # Writing
+
+    def put(
+        self,
+        key: str,
+        source: Source,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        if_absent: bool = False,
+    ) -> ObjectInfo:
+        from azure.core import MatchConditions
+        from azure.storage.blob import ContentSettings, StandardBlobTier
+
+        user = {_TIMESTAMP_META if k == TIMESTAMP else k: v for k, v in (metadata or {}).items()}
+        blob = self._blob(key)
+        settings = {
+            "metadata": user,
+            "content_settings": ContentSettings(content_type="application/octet-stream"),
+            "standard_blob_tier": StandardBlobTier.HOT,
+        }
+        parts = upload_parts(source, _BLOCK)
+        first = next(parts)
+        if first.last:
+            with self._errors("write", key):
+                answer = blob.upload_blob(
+                    first.data, length=len(first.data), overwrite=not if_absent, **settings, **_limits()
+                )
+            return ObjectInfo(key, len(first.data), datetime.now(UTC), dict(metadata or {}), answer.get("etag"))
+        sizes = self._send_blocks(blob, key, chain([first], parts))
+        condition = {"match_condition": MatchConditions.IfMissing} if if_absent else {}
+
+        def commit() -> Any:
+            with self._errors("write", key):
+                names = [_block_name(number) for number in range(1, len(sizes) + 1)]
+                return blob.commit_block_list(names, **settings, **condition, **_limits())
+
+        answer = call_with_retry(commit, RetryPolicy(), f"write {self.describe()}/{key}")
+        return ObjectInfo(key, sum(sizes), datetime.now(UTC), dict(metadata or {}), answer.get("etag"))
+
+    def _send_blocks(self, blob: Any, key: str, parts: Iterator[Part]) -> Sequence[int]:
+        def send(part: Part) -> int:
+            def once() -> int:
+                with self._errors("write", key):
+                    blob.stage_block(_block_name(part.number), part.data, length=len(part.data), **_limits())
+                return len(part.data)
+
+            return call_with_retry(once, RetryPolicy(), f"write {self.describe()}/{key}")
+
+        return send_parts(parts, send, _CONCURRENCY)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        wanted = [*keys]
+        if len(wanted) == 1:
+            with contextlib.suppress(NotFound), self._errors("delete", wanted[0]):
+                self._blob(wanted[0]).delete_blob(**_limits())
+            return
+        denied: AccessDenied | None = None
+        for start in range(0, len(wanted), _BATCH):
+            batch = wanted[start : start + _BATCH]
+            with self._errors("delete", batch[0]):
+                answers = self._connection.get().delete_blobs(
+                    *(self.prefix + key for key in batch), raise_on_any_failure=False, **_limits()
+                )
+                for key, answer in zip(batch, answers, strict=False):
+                    status = answer.status_code
+                    if status in (401, 403):
+                        denied = AccessDenied(f"cannot delete {self.describe()}/{key}", hint=_GRANT)
+                    elif status not in (200, 202, 404):
+                        retryable = is_retryable_status(status)
+                        raise StoreError(
+                            f"cannot delete {self.describe()}/{key}: HTTP {status}", retryable=retryable
+                        )
+        if denied is not None:
+            raise denied
+
+    # Errors
+
+    @contextlib.contextmanager
+    def _errors(self, action: str, key: str) -> Iterator[None]:
+        from azure.core import exceptions as azure
+
+        what = f"cannot {action} {self.describe()}/{key}".rstrip("/")
+        try:
+            yield
+        except azure.HttpResponseError as error:
+            code = str(getattr(error, "error_code", None) or "")
+            status = error.status_code or 0
+            said = code or (error.reason or "")
+            if code in ("BlobAlreadyExists", "ConditionNotMet") or status == 412:
+                raise AlreadyExists(key) from error
+            if code == "ContainerNotFound":
+                raise StoreError(
+                    f"{what}: the container does not exist", hint="create it, or check its name"
+                ) from error
+            if status == 404:
+                raise NotFound(key) from error
+            if isinstance(error, azure.ClientAuthenticationError) or status in (401, 403):
+                raise AccessDenied(f"{what}: {said or error.message}", hint=_HINTS.get(code, _GRANT)) from error
+            if is_retryable_status(status) or status == 0:
+                raise StoreError(
+                    f"{what}: HTTP status {status}: {said or error.message}", retryable=True
+                ) from error
+            raise StoreError(f"{what}: HTTP status {status}: {said}") from error
+        except azure.ClientAuthenticationError as error:
+            raise AccessDenied(f"{what}: {error.message}", hint="set account-key, sas-token, or log in") from error
+        except (azure.ServiceRequestError, azure.ServiceResponseError, azure.IncompleteReadError) as error:
+            raise StoreError(f"{what}: {_cause(error)}", retryable=True) from error
+        except azure.AzureError as error:
+            raise StoreError(f"{what}: {error}") from error
+
+    def describe(self) -> str:
+        account = f"{self.account}@" if self.account else ""
+        return f"abs://{account}{self.container}/{self.prefix}".rstrip("/")
+
+    def close(self) -> None:
+        client = self._connection.made
+        if client is not None:
+            client.close()
+
+
+_GRANT = "grant the role Storage Blob Data Contributor, or a SAS with read, write, delete and list"
+_HINTS = {
+    "AuthenticationFailed": "check account-key, or whether the SAS has expired",
+    "AuthorizationFailure": "the account's firewall or the SAS does not allow this",
+}
+
+
+def _total(headers: Mapping[str, str]) -> int | None:
+    """The size of the whole object; the SDK's own properties state that of the range."""
+    size = headers.get("Content-Range", "").rpartition("/")[2] or headers.get("Content-Length", "")
+    return int(size) if size.isdigit() else None
+
+
+def _limits() -> dict[str, float]:
+    return {"connection_timeout": time_left(CONNECT_TIMEOUT), "read_timeout": time_left(READ_TIMEOUT)}
+
+
+def _block_name(number: int) -> str:
+    return base64.b64encode(b"%032d" % number).decode()
+
+
+def _cause(error: BaseException) -> str:
+    text = str(error)
+    for sign in ("Connection refused", "Connection reset", "timed out", "Name or service not known"):
+        if sign in text:
+            return sign.lower()
+    return text
