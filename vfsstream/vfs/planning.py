@@ -1,0 +1,133 @@
+"""Finding and reading the files of a view: listing, planning, and listing again when a file vanished in between."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import NamedTuple
+
+from vfsstream.errors import NotFound, NotRestorable, ReplicaEmpty, StoreError
+from vfsstream.ltx.names import TXID
+from vfsstream.plan import restore_plan
+from vfsstream.plan.files import FileInfo
+from vfsstream.replica import Replica
+from vfsstream.vfs.opening import LoadedFile, read_plan_files
+from vfsstream.vfs.pagemap import Incoming, build
+from vfsstream.vfs.view import View
+
+__all__ = ["Opened", "incoming", "older_than", "open_view", "yield_now"]
+
+RELISTS = 3
+"""Files may be removed between listing and reading: list again so often."""
+
+
+class Opened(NamedTuple):
+    """A view, the files read for it, and the listing it came from."""
+
+    view: View
+    loaded: Sequence[LoadedFile]
+    files: Mapping[int, Sequence[FileInfo]]
+
+
+def yield_now() -> None:
+    """Let other threads run: long work of ours must not hold the interpreter for more than a millisecond."""
+    time.sleep(0)
+
+
+def incoming(loaded: LoadedFile) -> Incoming:
+    """What the page map needs of a file."""
+    return Incoming(loaded.info, loaded.header, loaded.index)
+
+
+def open_view(
+    replica: Replica,
+    *,
+    txid: TXID | None = None,
+    moment: datetime | None = None,
+    wait: float = 0.0,
+    poll: float = 1.0,
+    generation: int = 0,
+) -> Opened:
+    """The newest view of a replica, or the one at a TXID or before a moment.
+
+    Args:
+        wait: seconds to wait for a first file to appear.
+        poll: seconds between two looks while waiting.
+
+    Raises:
+        ReplicaEmpty: no file, after ``wait`` seconds.
+        NotRestorable: no files lead to that TXID or moment.
+        StoreError: the transport failed.
+        CorruptError: a file is not what it claims to be.
+    """
+    end = time.monotonic() + wait
+    missing = 0
+    while True:
+        files = replica.all_files()
+        try:
+            if moment is not None:
+                plan = restore_plan(older_than(replica, files, moment))
+            else:
+                plan = restore_plan(files, txid=txid)
+            loaded = read_plan_files(replica, plan)
+            return Opened(build([incoming(file) for file in loaded], generation, yield_now), loaded, files)
+        except NotFound as error:
+            missing += 1
+            if missing > RELISTS:
+                raise StoreError(
+                    f"files of {replica.describe()} vanish as fast as they are listed: {error.key}", retryable=True
+                ) from error
+        except ReplicaEmpty:
+            left = end - time.monotonic()
+            if left <= 0:
+                raise
+            time.sleep(min(poll, left, 1.0))
+
+
+def older_than(
+    replica: Replica, files: Mapping[int, Sequence[FileInfo]], moment: datetime
+) -> dict[int, Sequence[FileInfo]]:
+    """The files whose last transaction is strictly older than a moment.
+
+    Times within a level ascend with the TXID, so that a level costs a few header reads where the listing does not
+    tell exact times.
+
+    Raises:
+        NotRestorable: nothing is that old.
+        ReplicaEmpty: there are no files at all.
+    """
+    if not any(files.values()):
+        raise ReplicaEmpty(f"{replica.describe()}: no LTX files")
+    levels = [level for level in files if files[level]]
+    with ThreadPoolExecutor(len(levels), thread_name_prefix="vfsstream-time") as pool:
+        counts = pool.map(lambda level: _count_older(replica, files[level], moment), levels)
+        older = {level: files[level][:count] for level, count in zip(levels, counts, strict=True)}
+    if not any(older.values()):
+        first = min(
+            (level_files[0] for level_files in files.values() if level_files), key=lambda info: info.max_txid
+        )
+        oldest = _time_of(replica, first)
+        raise NotRestorable(
+            f"{replica.describe()}: nothing is older than {moment.isoformat()}",
+            hint=f"the oldest state is of {oldest.isoformat()}",
+        )
+    return older
+
+
+def _count_older(replica: Replica, files: Sequence[FileInfo], moment: datetime) -> int:
+    low, high = 0, len(files)
+    while low < high:
+        middle = (low + high) // 2
+        if _time_of(replica, files[middle]) < moment:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def _time_of(replica: Replica, info: FileInfo) -> datetime:
+    exact = replica.exact_time(info).created_at
+    assert exact is not None
+    return exact

@@ -1,0 +1,190 @@
+"""Where page contents come from: the seam between the reader's core and the machinery that fetches."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYet
+from typing import Protocol, TypeVar
+
+from cachetools import LRUCache
+
+from vfsstream.errors import DeadlineExceeded, NotFound, StoreError
+from vfsstream.ltx import decode_frame
+from vfsstream.replica import Replica
+from vfsstream.vfs.view import Place, View
+
+__all__ = ["Frame", "PageSource", "SimpleSource", "await_future"]
+
+Frame = tuple[int, int, bytes]
+"""A page frame as it lies in an LTX file: (page number, version, frame)."""
+
+T = TypeVar("T")
+
+SLICE = 0.05
+"""Longest wait between two looks at the interrupt flag, seconds."""
+
+
+class PageSource(Protocol):
+    """Gives whole, decoded, verified pages. One per replica and process; every method is thread-safe."""
+
+    def hot(self, pgno: int, version: int) -> bytes | memoryview | None:
+        """The page when it is in memory; called for every read of SQLite."""
+
+    def read(self, view: View, pgno: int, check: Callable[[], None]) -> bytes | memoryview:
+        """The page, fetched when needed. The page has a place in the view.
+
+        Args:
+            check: called at least every 50 ms while waiting; what it raises ends the wait.
+
+        Raises:
+            NotFound: the file is gone; the caller finds the page elsewhere.
+            StoreError: the transport failed for good, or the deadline passed.
+            CorruptError: the bytes are not that page.
+        """
+
+    def cached(self, view: View, pgno: int) -> bytes | memoryview | None:
+        """The page when no remote read is needed for it."""
+
+    def offer(self, frames: Iterable[Frame]) -> None:
+        """Frames that came along with something else; the source may keep them."""
+
+    def opened(self, view: View) -> None:
+        """The first view is ready."""
+
+    def advanced(self, view: View) -> None:
+        """A newer view became current."""
+
+    def stats(self) -> Mapping[str, int | float]:
+        """Counters since the start."""
+
+    def hydration(self) -> tuple[float, str]:
+        """Percent of the database that is held locally, and the path of the local file (or ``""``)."""
+
+    def after_fork(self) -> None:
+        """Make new threads, connections and locks: the parent's are of no use in a child process."""
+
+    def close(self) -> None:
+        """Release threads and files. Waits for nothing remote."""
+
+
+def await_future(future: Future[T], seconds: float, check: Callable[[], None], what: str) -> T:
+    """The future's result, waited for in slices so that an interrupt or Ctrl-C ends the wait.
+
+    Raises:
+        DeadlineExceeded: ``seconds`` passed; ``what`` names the operation.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        left = end - time.monotonic()
+        try:
+            return future.result(max(min(SLICE, left), 0))
+        except NotYet as error:
+            if future.done():
+                return future.result()
+            check()
+            if left <= 0:
+                raise DeadlineExceeded(f"{what}: no answer within {seconds:g} s") from error
+
+
+class SimpleSource:
+    """One ranged read per page, shared by all who want the page at the same moment.
+
+    Args:
+        cache_size: bytes of decoded pages to keep.
+        deadline: seconds that one page may take, attempts included.
+    """
+
+    ATTEMPTS = 4
+
+    def __init__(self, replica: Replica, cache_size: int, deadline: float, workers: int = 16) -> None:
+        self._replica = replica
+        self._deadline = deadline
+        self._workers = workers
+        self._cache_size = cache_size
+        self._count = {"gets": 0, "bytes": 0, "hits": 0, "waits": 0, "retries": 0}
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        # cachetools is not thread-safe: the lock guards the cache and the table of reads under way.
+        self._lock = threading.Lock()
+        self._cache: LRUCache[tuple[int, int], bytes] = LRUCache(self._cache_size, getsizeof=len)
+        self._flights: dict[tuple[int, int], Future[bytes]] = {}
+        self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="vfsstream-fetch")
+
+    def hot(self, pgno: int, version: int) -> bytes | None:
+        with self._lock:
+            return self._cache.get((pgno, version))
+
+    def cached(self, view: View, pgno: int) -> bytes | None:
+        return self.hot(pgno, view.version(pgno))
+
+    def read(self, view: View, pgno: int, check: Callable[[], None]) -> bytes:
+        place = view.find(pgno)
+        assert place is not None, "a page without a place has no content to fetch"
+        key = (pgno, place.version)
+        with self._lock:
+            page = self._cache.get(key)
+            if page is not None:
+                self._count["hits"] += 1
+                return page
+            future = self._flights.get(key)
+            first = future is None
+            if future is None:
+                future = self._flights[key] = self._pool.submit(self._fetch, view, pgno, place)
+            self._count["waits"] += 1
+        if first:  # outside the lock: a future that is done already calls back at once
+            future.add_done_callback(lambda done: self._landed(key, done))
+        return await_future(future, self._deadline, check, f"page {pgno} of {view.files[place.file]}")
+
+    def _landed(self, key: tuple[int, int], future: Future[bytes]) -> None:
+        with self._lock:
+            if self._flights.get(key) is future:
+                del self._flights[key]
+            if future.cancelled() or future.exception() is not None:
+                return
+            page = future.result()
+            if len(page) <= self._cache_size:
+                self._cache[key] = page
+
+    def _fetch(self, view: View, pgno: int, place: Place) -> bytes:
+        info = view.files[place.file]
+        key = self._replica.key(info)
+        end = time.monotonic() + self._deadline
+        for attempt in range(1, self.ATTEMPTS + 1):
+            try:
+                self._count["gets"] += 1
+                frame = self._replica.fetch(info, place.offset, place.size).data
+                self._count["bytes"] += len(frame)
+                if len(frame) != place.size:
+                    raise StoreError(f"{key}: {len(frame)} bytes of {place.size} for page {pgno}", retryable=True)
+                return decode_frame(frame, view.page_size, pgno, name=key, offset=place.offset)
+            except NotFound:
+                raise
+            except StoreError as error:
+                pause = 0.05 * 2**attempt
+                if not error.retryable or attempt == self.ATTEMPTS or time.monotonic() + pause > end:
+                    raise
+                self._count["retries"] += 1
+                time.sleep(pause)
+        raise AssertionError("unreachable")
+
+    def offer(self, frames: Iterable[Frame]) -> None:
+        """Nothing is kept: a frame is decoded only when somebody asks for its page."""
+
+    def opened(self, view: View) -> None:
+        """Nothing to prepare."""
+
+    def advanced(self, view: View) -> None:
+        """Old versions leave the cache by themselves."""
+
+    def stats(self) -> Mapping[str, int | float]:
+        return {**self._count, "cache_bytes": self._cache.currsize}
+
+    def hydration(self) -> tuple[float, str]:
+        return 0.0, ""
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
