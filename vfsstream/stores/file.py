@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from vfsstream.errors import AccessDenied, AlreadyExists, NotFound, StoreError
 from vfsstream.stores.base import TIMESTAMP, Capabilities, Fetched, ObjectInfo, Source, Store, chunks_of
 from vfsstream.stores.memory import slice_range
+from vfsstream.stores.watch import watch_directory
 
 if TYPE_CHECKING:
     from vfsstream.stores.url import StoreUrl
@@ -44,6 +45,7 @@ class FileStore(Store):
         can_put_if_absent=True,
         cheap_miss=True,
         listing_has_timestamp=True,
+        can_watch=True,
         max_concurrency=8,
     )
 
@@ -187,6 +189,9 @@ class FileStore(Store):
             return _info(key, self._path(key).stat())
         except OSError as error:
             self._fail(error, key, "stat")
+
+    def watch(self, prefix: str, wake: Callable[[], None]) -> Callable[[], None]:
+        return watch_directory(self.root / prefix, wake, hidden_suffix=TEMP_SUFFIX)
 
     def describe(self) -> str:
         return f"file://{self.root.as_posix()}"
