@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.conftest import ROOT
 from tests.ltx.helpers import header, make
 from vfsstream.errors import LtxError
 from vfsstream.ltx import HEADER_SIZE, TXID, Header, PageIndex, index_start, lock_pgno
@@ -183,3 +187,13 @@ def test_equality_and_looks() -> None:
     assert index != index_of([(2, 50)])
     assert index != "index"
     assert repr(index) == "<PageIndex 1 pages>"
+
+
+def test_numpy_is_not_imported_for_less_than_it_costs() -> None:
+    code = (
+        "import sys; from vfsstream.ltx.index import encode_entries;"
+        "n = list(range(1, 5001)); a = encode_entries(n, n, n); assert 'numpy' not in sys.modules;"
+        "import numpy; assert encode_entries(n, n, n) == a"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    assert np.__name__ in sys.modules, "the large cases of this module are about numpy"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -24,12 +25,19 @@ TAIL_SIZE = 8 + TRAILER_SIZE
 MIN_FILE_SIZE = HEADER_SIZE + len(END_MARKER) + 1 + TAIL_SIZE
 """A file without pages."""
 
+_Columns = tuple[Sequence[int], Sequence[int], Sequence[int]]
+
 _U64 = struct.Struct(">Q")
 _MIN_FRAME = 7
 _LARGE = 1024
-"""From so many entries on numpy is worth its import."""
+"""From so many entries on numpy is faster than a loop."""
 
-_Columns = tuple[Sequence[int], Sequence[int], Sequence[int]]
+_WORTH_AN_IMPORT = 50_000
+"""From so many entries on numpy is worth its import too."""
+
+
+def _is_large(entries: int) -> bool:
+    return entries >= (_LARGE if "numpy" in sys.modules else _WORTH_AN_IMPORT)
 
 
 def index_start(tail: bytes | memoryview, file_size: int, name: str | None = None) -> int:
@@ -89,7 +97,7 @@ class PageIndex:
             raise LtxError("page index does not end where its size says", name=name, offset=start)
         body = data[:-TAIL_SIZE]
         try:
-            if len(body) > _LARGE * 6:
+            if _is_large(len(body) // 6):
                 columns = _decode_large(body)
             else:
                 columns = _decode_small(body)
@@ -262,7 +270,7 @@ def _decode_large(data: bytes | memoryview) -> _Columns:
 
 def encode_entries(pgnos: Sequence[int], offsets: Iterable[int], sizes: Sequence[int]) -> bytes:
     """Entries as stored, without the zero byte that ends the index."""
-    if len(pgnos) >= _LARGE:
+    if _is_large(len(pgnos)):
         return _encode_large(pgnos, offsets, sizes)
     out = bytearray()
     for entry in zip(pgnos, offsets, sizes, strict=True):
