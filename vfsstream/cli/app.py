@@ -20,6 +20,7 @@ __all__ = ["COMMANDS", "Program", "program", "run"]
 
 COMMANDS: dict[str, tuple[str, str]] = {
     # name: (module below vfsstream.cli, one line of help); the command is the module's attribute of the name
+    "check": ("check", "try a place for replicas: what works there, and how fast"),
     "completion": ("completion", "print the completion script of a shell"),
     "config": ("config", "check a configuration file, or list its keys"),
     "copy": ("copy", "copy a replica to a second place"),
