@@ -1,0 +1,165 @@
+"""Prometheus metrics: Litestream's names and labels, so that its dashboards keep working, and ours beside them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+
+from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from vfsstream.daemon.manager import DatabaseState
+from vfsstream.replicate import events
+from vfsstream.stores.trace import Trace
+
+__all__ = ["CONTENT_TYPE", "Metrics"]
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60)
+_OPERATIONS = {"put": "PUT", "fetch": "GET", "stream": "GET", "list": "LIST", "head": "HEAD", "delete": "DELETE"}
+
+
+class Metrics:
+    """Counts what happens, and asks for the state of the databases when scraped.
+
+    Args:
+        states: gives the databases as they are now.
+    """
+
+    def __init__(self, states: Callable[[], Sequence[DatabaseState]]) -> None:
+        self._states = states
+        self._lock = threading.Lock()
+        self._counts: dict[tuple[str, tuple[str, ...]], float] = defaultdict(float)  # guarded by _lock
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._duration = Histogram(
+            "litestream_replica_operation_duration_seconds",
+            "Time of one operation of a replica",
+            ("replica_type", "operation"),
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self.registry.register(self)
+
+    def trace(self, trace: Trace) -> None:
+        """Count one attempt of a storage operation."""
+        kind, operation = trace.kind, _OPERATIONS.get(trace.operation, trace.operation.upper())
+        self._duration.labels(kind, operation).observe(trace.seconds)
+        self._add("operations", (kind, operation))
+        if operation not in ("LIST", "DELETE"):
+            self._add("operation_bytes", (kind, operation), trace.bytes)
+        if trace.error is not None:
+            self._add("operation_errors", (kind, operation, trace.result))
+
+    def event(self, event: events.Event) -> None:
+        """Count one event of a database."""
+        path = event.path
+        if isinstance(event, events.Synced):
+            self._add("sync", (path,))
+            self._add("sync_seconds", (path,), event.seconds)
+            self._add("wal_bytes", (path,), event.size)
+        elif isinstance(event, events.SyncFailed):
+            self._add("sync", (path,))
+            self._add("sync_error", (path,))
+        elif isinstance(event, events.Checkpointed):
+            mode = "TRUNCATE" if event.result.truncated else "PASSIVE"
+            self._add("checkpoint", (path, mode))
+            self._add("checkpoint_seconds", (path, mode), event.result.stall_seconds)
+        elif isinstance(event, events.FullImage):
+            self._add("full_images", (path,))
+        elif isinstance(event, events.Stalled):
+            self._add("stalls", (path,))
+        elif isinstance(event, events.Uploaded):
+            self._add("uploaded_files", (path,))
+            self._add("uploaded_bytes", (path,), event.info.size)
+
+    def _add(self, name: str, labels: tuple[str, ...], amount: float = 1) -> None:
+        with self._lock:
+            self._counts[name, labels] += amount
+
+    def totals(self) -> dict[str, float]:
+        """Requests and bytes by operation, for the dashboard."""
+        with self._lock:
+            counts = dict(self._counts)
+        result: dict[str, float] = defaultdict(float)
+        for (name, labels), value in counts.items():
+            if name in ("operations", "operation_bytes", "operation_errors"):
+                result[f"{name}.{labels[1]}"] += value
+        return dict(result)
+
+    def text(self) -> bytes:
+        """The answer to a scrape."""
+        return generate_latest(self.registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """What the registry asks for."""
+        with self._lock:
+            counts = dict(self._counts)
+        yield from _counted(counts)
+        yield from _gauges(self._states())
+
+
+def _counted(counts: dict[tuple[str, tuple[str, ...]], float]) -> Iterator[Metric]:
+    db, mode, operation = ("db",), ("db", "mode"), ("replica_type", "operation")
+    plain: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
+        # Litestream's counters without the suffix _total; the text format knows them only as untyped.
+        ("litestream_sync_count", "Number of syncs", "sync", db),
+        ("litestream_sync_error_count", "Number of failed syncs", "sync_error", db),
+        ("litestream_sync_seconds", "Time spent syncing", "sync_seconds", db),
+        ("litestream_total_wal_bytes", "Bytes written to LTX files", "wal_bytes", db),
+        ("litestream_checkpoint_count", "Number of checkpoints", "checkpoint", mode),
+        ("litestream_checkpoint_error_count", "Number of failed checkpoints", "checkpoint_error", mode),
+        ("litestream_checkpoint_seconds", "Time spent in checkpoints", "checkpoint_seconds", mode),
+        ("litestream_compaction_verify_error_count", "Failed checks after compaction", "verify_error", db),
+        ("litestream_replica_operation_bytes", "Bytes moved by replica operations", "operation_bytes", operation),
+    )
+    for name, text, counter, labels in plain:
+        metric = Metric(name, text, "unknown")
+        for (found, values), value in counts.items():
+            if found == counter:
+                metric.add_sample(name, dict(zip(labels, values, strict=True)), value)
+        yield metric
+    totals: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
+        ("litestream_replica_operation", "Replica operations", "operations", operation),
+        ("litestream_replica_operation_errors", "Failed ones", "operation_errors", (*operation, "code")),
+        ("vfsstream_full_images", "Full images written because an increment was not provable", "full_images", db),
+        ("vfsstream_stalls", "Times that replication fell behind", "stalls", db),
+        ("vfsstream_uploaded_files", "LTX files uploaded", "uploaded_files", db),
+        ("vfsstream_uploaded_bytes", "Bytes of LTX files uploaded", "uploaded_bytes", db),
+    )
+    for name, text, counter, labels in totals:
+        family = CounterMetricFamily(name, text, labels=labels)
+        for (found, values), value in counts.items():
+            if found == counter:
+                family.add_metric(values, value)
+        yield family
+
+
+def _gauges(states: Sequence[DatabaseState]) -> Iterator[Metric]:
+    now = datetime.now(UTC)
+
+    def last_sync(state: DatabaseState) -> float | None:
+        return (now - state.last_sync_at).total_seconds() if state.last_sync_at else None
+
+    gauges: tuple[tuple[str, str, Callable[[DatabaseState], float | None]], ...] = (
+        ("litestream_db_size", "Bytes of the database", lambda state: state.database_size),
+        ("litestream_wal_size", "Bytes of the log", lambda state: state.wal_size),
+        ("litestream_txid", "Newest local TXID", lambda state: state.txid),
+        ("litestream_disk_full", "1 while local space is missing", lambda state: float(state.disk_full)),
+        ("vfsstream_replica_txid", "Newest TXID of the replica", lambda state: state.replica_txid),
+        ("vfsstream_lag_seconds", "Age of the oldest commit not in the replica", lambda state: state.lag_seconds),
+        ("vfsstream_lag_txids", "TXIDs not in the replica", lambda state: state.lag_txids),
+        ("vfsstream_stalled", "1 while replication is behind", lambda state: float(state.stalled)),
+        ("vfsstream_seconds_since_upload", "Since the last successful upload", last_sync),
+    )
+    for name, text, value in gauges:
+        family = GaugeMetricFamily(name, text, labels=("db",))
+        for state in states:
+            found = value(state)
+            if found is not None:
+                family.add_metric((state.path,), found)
+        yield family
+    yield GaugeMetricFamily("vfsstream_scrape_timestamp_seconds", "When this was made", value=time.time())
