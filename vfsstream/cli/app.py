@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ltx": ("ltx", "list the LTX files of a replica"),
     "points": ("points", "list the moments that can be restored"),
     "register": ("control", "add a database to the running daemon"),
+    "replicate": ("replicate", "replicate databases until stopped"),
     "reset": ("reset", "remove the local state of a database"),
     "restore": ("restore", "recover a database from its replica"),
     "start": ("control", "continue the replication of a database"),

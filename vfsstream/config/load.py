@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 from vfsstream.config.build import apply_environment, build
 from vfsstream.config.checks import check
-from vfsstream.config.schema import Config
+from vfsstream.config.schema import Config, Database, ReplicaConfig
 from vfsstream.config.text import compose, expand
 from vfsstream.errors import ConfigError
 
-__all__ = ["DEFAULT_PATH", "config_path", "load_config", "load_text"]
+__all__ = ["DEFAULT_PATH", "config_path", "load_config", "load_pair", "load_text"]
 
 DEFAULT_PATH = "/etc/litestream.yml"
 
@@ -54,5 +54,18 @@ def load_text(text: str, path: str, *, environ: Mapping[str, str], expand_env: b
     """Like :func:`load_config`, of a text in memory."""
     config = build(compose(expand(text, environ) if expand_env else text, path), path)
     apply_environment(config, environ)
+    check(config)
+    return config
+
+
+def load_pair(path: str, url: str, *, environ: Mapping[str, str] | None = None) -> Config:
+    """The configuration of one database and its replica given on the command line.
+
+    Raises:
+        ConfigError: a URL that cannot be used, or an environment variable that is wrong.
+    """
+    config = Config()
+    config.dbs.append(Database(path=path, replica=ReplicaConfig(url=url)))
+    apply_environment(config, os.environ if environ is None else environ)
     check(config)
     return config

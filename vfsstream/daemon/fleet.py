@@ -1,0 +1,272 @@
+"""The daemon's databases: the configuration's and those registered later, run by one service."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from vfsstream.config.checks import database_path
+from vfsstream.config.replicas import append_path, databases_in, meta_path, open_replica, scheme_of, shown
+from vfsstream.config.schema import Config, Database, ReplicaConfig
+from vfsstream.daemon.logs import Log
+from vfsstream.daemon.manager import DatabaseState, NotManaged, NotRunning, SyncAnswer
+from vfsstream.daemon.settings import database_settings, maintenance_settings
+from vfsstream.errors import DatabaseError, UsageError, VfsstreamError
+from vfsstream.replica.replica import Replica
+from vfsstream.replicate.events import Event
+from vfsstream.replicate.service import Service, ServiceResult, ServiceSettings, ServiceStatus
+from vfsstream.stores.trace import Trace
+
+__all__ = ["Fleet", "Target", "targets"]
+
+
+class Target:
+    """One database to replicate, with all that the configuration says of it.
+
+    Args:
+        runtime: registered over the control socket: the file does not name it.
+    """
+
+    def __init__(
+        self, config: Config, database: Database, replica: ReplicaConfig, path: str, *, runtime: bool = False
+    ) -> None:
+        self.runtime = runtime
+        self.config, self.database, self.replica, self.path = config, database, replica, path
+        self.meta = Path(meta_path(database, path))
+
+    def same(self, other: Target) -> bool:
+        """Whether both mean the same replication."""
+        mine, theirs = (
+            (shown(t.config, t.replica), database_settings(t.config, t.database, t.replica), t.meta)
+            for t in (self, other)
+        )
+        return mine == theirs
+
+    def open(self, trace: Callable[[Trace], None] | None = None) -> Replica:
+        """Its replica; no request is made."""
+        found: Replica = open_replica(self.config, self.replica, trace=trace)
+        return found
+
+
+def targets(config: Config) -> Iterator[Target]:
+    """Every database of the configuration; directories as they are now.
+
+    Raises:
+        DatabaseError: a directory that is missing, or that is empty and not watched.
+    """
+    for entry in config.dbs:
+        assert entry.replica is not None
+        if entry.path:
+            yield Target(config, entry, entry.replica, database_path(entry.path))
+            continue
+        found = databases_in(entry)
+        if not found and not entry.watch:
+            raise DatabaseError(f"no database matches {entry.pattern} in {entry.dir}", hint="or set watch: true")
+        for path in found:
+            yield _in_directory(config, entry, path)
+
+
+def _in_directory(config: Config, entry: Database, path: str) -> Target:
+    assert entry.replica is not None
+    relative = os.path.relpath(path, database_path(entry.dir or "")).replace(os.sep, "/")
+    return Target(config, entry, append_path(entry.replica, relative), path)
+
+
+class Fleet:
+    """Implements :class:`~vfsstream.daemon.manager.Manager` on a :class:`Service`.
+
+    Args:
+        observer: is told every event.
+        trace: is told every storage operation.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        log: Log,
+        observer: Callable[[Event], None] | None = None,
+        trace: Callable[[Trace], None] | None = None,
+    ) -> None:
+        self.config, self.log, self._trace = config, log, trace
+        settings = ServiceSettings(
+            maintenance=maintenance_settings(config), shutdown_timeout=config.shutdown_sync_timeout
+        )
+        self.service = Service(settings, observer=observer)
+        self._lock = threading.Lock()
+        self._targets: dict[str, Target] = {}  # guarded by _lock
+
+    def add(self, target: Target) -> bool:
+        """Begin to replicate a database; ``False`` when it is there already."""
+        new = self.service.register(
+            target.path,
+            lambda: target.open(self._trace),
+            settings=database_settings(target.config, target.database, target.replica),
+            maintenance=maintenance_settings(target.config),
+            meta_dir=target.meta,
+        )
+        if new:
+            with self._lock:
+                self._targets[target.path] = target
+            self.log.info("replicating", db=target.path, replica=shown(target.config, target.replica))
+        return new
+
+    def reload(self, config: Config) -> None:
+        """Go over to another configuration: what vanished ends, what is new begins, what changed is restarted."""
+        wanted = {target.path: target for target in targets(config)}
+        with self._lock:
+            present = dict(self._targets)
+        for path, target in present.items():
+            entry = wanted.get(path)
+            if target.runtime and entry is None:
+                continue
+            if entry is None or not entry.same(target):
+                self.unregister(path, self.config.shutdown_sync_timeout.total_seconds())
+        self.config = config
+        for path, target in wanted.items():
+            try:
+                self.add(target)
+            except VfsstreamError as error:
+                self.log.error("cannot replicate", db=path, error=error)
+
+    def scan(self) -> None:
+        """Look into the watched directories: begin what came, end what went."""
+        for entry in self.config.dbs:
+            if not entry.dir or not entry.watch:
+                continue
+            try:
+                found = set(databases_in(entry))
+            except VfsstreamError as error:
+                self.log.error("cannot look into a watched directory", dir=entry.dir, error=error)
+                continue
+            self._follow(entry, found)
+
+    def _follow(self, entry: Database, found: set[str]) -> None:
+        with self._lock:
+            known = {path for path, target in self._targets.items() if target.database is entry}
+        for path in sorted(found - known):
+            try:
+                self.add(_in_directory(self.config, entry, path))
+            except VfsstreamError as error:
+                self.log.error("cannot replicate", db=path, error=error)
+        for path in sorted(known - found):
+            if not os.path.exists(path):
+                self.log.info("database is gone, no longer replicated", db=path)
+                self.unregister(path, 10.0)
+
+    # --- Manager ----------------------------------------------------------------------------------------------
+
+    def states(self) -> Sequence[DatabaseState]:
+        """Every database, by path."""
+        with self._lock:
+            known = dict(self._targets)
+        return [_state(status, known.get(status.database.path)) for status in self.service.status()]
+
+    def register(self, path: str, replica_url: str) -> bool:
+        """Replicate one more database, with the settings of the top level."""
+        config = replace(self.config, dbs=[])
+        replica = ReplicaConfig(url=replica_url)
+        scheme_of(replica)
+        return self.add(Target(config, Database(path=path, replica=replica), replica, path, runtime=True))
+
+    def unregister(self, path: str, timeout: float) -> int | None:
+        """Close and forget a database."""
+        result = self.service.unregister(path, timeout)
+        with self._lock:
+            self._targets.pop(path, None)
+        return None if result is None else int(result.position)
+
+    def _known(self, path: str) -> ServiceStatus:
+        for status in self.service.status():
+            if status.database.path == path:
+                return status
+        raise NotManaged(f"database not found: {path}")
+
+    def start(self, path: str, timeout: float) -> tuple[bool, int]:
+        """Replicate again."""
+        self._known(path)
+        changed = self.service.start_database(path)
+        return changed, int(self._known(path).database.position)
+
+    def stop(self, path: str, timeout: float) -> tuple[bool, int]:
+        """Sync and stop.
+
+        Raises:
+            DatabaseError: stopped, but not everything is in the replica.
+        """
+        status = self._known(path)
+        result = self.service.stop_database(path, timeout)
+        if result is None:
+            return False, int(status.database.position)
+        if not result.uploaded and result.position:
+            reached = result.replica_position or 0
+            lacks = f"its replica has only TXID {int(reached)} of {int(result.position)}"
+            raise DatabaseError(f"{path} is stopped, but {lacks}: {result.error}")
+        return True, int(result.position)
+
+    def sync(self, path: str, wait: bool, timeout: float) -> SyncAnswer:
+        """Capture what is committed; with ``wait`` until it is in the replica."""
+        before = self._known(path)
+        if not before.enabled:
+            raise NotRunning(f"database is stopped: {path}")
+        txid = int(self.service.sync(path, wait=wait, timeout=timeout))
+        reached = int(self._known(path).database.replica_position or 0)
+        old = int(before.database.position)
+        if txid == old and (not wait or int(before.database.replica_position or 0) == txid):
+            return SyncAnswer("no_change", txid, reached)
+        return SyncAnswer("synced" if wait else "synced_local", txid, reached)
+
+    def diagnostics(self, path: str | None) -> list[dict[str, Any]]:
+        """What each database is doing."""
+        if path is not None:
+            self._known(path)
+        found = []
+        for status in self.service.status():
+            database = status.database
+            if path in (None, database.path):
+                entry = {"path": database.path, "active": False, "txid": int(database.position)}
+                entry |= {"wal_size": database.wal_size, "snapshotting": status.maintenance.running}
+                entry |= {"error": str(database.last_error) if database.last_error else ""}
+                found.append({name: value for name, value in entry.items() if value or name in ("path", "active")})
+        return found
+
+    def close(self, timeout: timedelta) -> ServiceResult:
+        """Upload the rest of everything, and end."""
+        return self.service.close(time.monotonic() + timeout.total_seconds())
+
+
+def _state(status: ServiceStatus, target: Target | None) -> DatabaseState:
+    database = status.database
+    words = {"replicating": "replicating", "waiting": "open", "blocked": "open", "stopped": "stopped"}
+    errors = [database.last_error, *status.maintenance.errors.values()]
+    error = next((str(error) for error in errors if error is not None), None)
+    return DatabaseState(
+        path=database.path,
+        status=words[database.state] if status.enabled else "stopped",
+        replica=status.replica,
+        replica_type=scheme_of(target.replica) if target else "",
+        txid=int(database.position),
+        replica_txid=None if database.replica_position is None else int(database.replica_position),
+        last_sync_at=database.last_upload_at,
+        lag_seconds=database.lag_seconds,
+        lag_txids=database.lag_txids,
+        database_size=database.database_size,
+        wal_size=database.wal_size,
+        error=error,
+        consecutive_errors=database.consecutive_errors,
+        disk_full=database.disk_full,
+        stalled=database.stalled,
+    )
+
+
+def check_possible(config: Config) -> None:
+    """Refuse what cannot be replicated at all before anything starts."""
+    if not config.dbs and not config.socket.enabled:
+        raise UsageError(
+            "no databases are configured", hint="add dbs: to the configuration, or give DB_PATH REPLICA_URL"
+        )
