@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "info": ("control", "show the running daemon"),
     "list": ("control", "list the databases of the running daemon"),
     "ltx": ("ltx", "list the LTX files of a replica"),
+    "mcp": ("mcp", "serve assistants over the Model Context Protocol"),
     "points": ("points", "list the moments that can be restored"),
     "register": ("control", "add a database to the running daemon"),
     "replicate": ("replicate", "replicate databases until stopped"),

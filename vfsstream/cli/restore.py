@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,7 +17,7 @@ from vfsstream.cli.progress import interruptible, progress_option, reporter
 from vfsstream.cli.sources import Found, config_flags, is_url, one_argument, replica_source
 from vfsstream.cli.types import DURATION, INTEGER, TIME, TXID_TYPE
 from vfsstream.errors import ReplicaEmpty, UsageError
-from vfsstream.ltx.names import TXID
+from vfsstream.ltx.names import LEVELS, TXID
 from vfsstream.plan.files import FileInfo
 
 __all__ = ["restore"]
@@ -114,6 +115,8 @@ def _run(options: Options, found: Found, word: str, output: str) -> None:
 
 
 def _restore(options: Options, found: Found, output: str) -> None:
+    if options.txid is None and _restore_old(options, found, output):
+        return
     from vfsstream.replicate.restore import RestoreProgress
     from vfsstream.replicate.restore import restore as engine
 
@@ -142,6 +145,33 @@ def _restore(options: Options, found: Found, output: str) -> None:
         click.echo(text, err=True)
 
 
+def _restore_old(options: Options, found: Found, output: str) -> bool:
+    """Restore from a backup of Litestream 0.3 when one lies there and is the newer one."""
+    if found.kind not in ("file", "s3"):
+        return False
+    from vfsstream.replicate.v03 import find_generations, prefer_old, restore_old
+
+    generations = find_generations(found.replica.store)
+    if not generations or not prefer_old(generations, found.replica.all_files(LEVELS), options.timestamp):
+        return False
+    with interruptible() as stop, reporter(options.progress, os.path.basename(output)) as report:
+        result = restore_old(
+            found.replica.store,
+            output,
+            timestamp=options.timestamp,
+            force=options.force,
+            integrity_check=options.integrity_check,  # type: ignore[arg-type]
+            progress=lambda now: report(now.done, now.total, now.pages),
+            stop=stop,
+        )
+    if options.json:
+        print_json(_summary(options, found, "", result.seconds))
+    else:
+        size = human_size(result.size)
+        click.echo(f"restored {output} from a 0.3 backup, {size} in {result.seconds:.1f}s", err=True)
+    return True
+
+
 def _summary(options: Options, found: Found, txid: str, seconds: float) -> dict[str, Any]:
     return {
         "db_path": options.o or found.db_path,
@@ -153,27 +183,33 @@ def _summary(options: Options, found: Found, txid: str, seconds: float) -> dict[
 
 
 def _follow(options: Options, found: Found, output: str) -> None:
+    from vfsstream.daemon.logs import make_log
     from vfsstream.replicate.follow import Follower, FollowEvent
 
-    def observe(event: FollowEvent) -> None:
-        if options.json:
-            line: dict[str, Any] = {"event": event.kind, "txid": str(event.txid), "files": event.files}
-            print_json(line | {"pages": event.pages, "error": str(event.error) if event.error else None})
-        elif event.error is not None:
-            click.echo(f"at TXID {event.txid}, will try again: {event.error}", err=True)
-        else:
-            click.echo(f"{event.kind}: {output} is at TXID {event.txid}", err=True)
+    log = make_log(os.environ.get("LOG_LEVEL", "info"), "text")
 
+    def observe(event: FollowEvent) -> None:
+        if event.error is not None:
+            log.error("follow failed, trying again", txid=event.txid, error=event.error)
+        else:
+            log.info(f"follow {event.kind}", txid=event.txid, files=event.files, pages=event.pages)
+
+    interval = options.follow_interval if options.follow_interval > timedelta(0) else timedelta(seconds=1)
+    log.info("following", output=output, interval=interval)
+    started = time.monotonic()
+    follower = Follower(
+        found.replica,
+        output,
+        interval=interval.total_seconds(),
+        force=options.force,
+        parallelism=max(1, options.parallelism),
+        observer=observe,
+    )
     with interruptible() as stop:
-        follower = Follower(
-            found.replica,
-            output,
-            interval=options.follow_interval.total_seconds(),
-            force=options.force,
-            parallelism=max(1, options.parallelism),
-            observer=observe,
-        )
         follower.run(stop)
+    log.info("follow stopped", txid=follower.txid)
+    if options.json:
+        print_json(_summary(options, found, "", time.monotonic() - started))
 
 
 def _print_plan(options: Options, found: Found, word: str, output: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from vfsstream.config.schema import Config, Database, ReplicaConfig, StoreKeys, keys
 from vfsstream.config.values import format_duration
-from vfsstream.errors import ConfigError, DatabaseError
+from vfsstream.errors import ConfigError
 
 __all__ = [
     "append_path",
@@ -103,29 +103,15 @@ def databases_in(entry: Database) -> list[str]:
     """The databases of a ``dir`` entry as they are now: names that match and files that start like one.
 
     Raises:
-        DatabaseError: the directory cannot be read.
+        UsageError: the directory cannot be read.
     """
+    from pathlib import Path
+
     from vfsstream.config.checks import database_path
+    from vfsstream.replicate.directory import scan
 
-    top = database_path(entry.dir or "")
-    if not os.path.isdir(top):
-        raise DatabaseError(
-            f"directory does not exist: {top}", hint="create it, or correct dir: in the configuration"
-        )
-    found = []
-    for base, directories, names in os.walk(top):
-        directories[:] = sorted(directories) if entry.recursive else []
-        matching = fnmatch.filter(names, entry.pattern or "")
-        found += [path for name in sorted(matching) if _is_database(path := os.path.join(base, name))]
-    return found
-
-
-def _is_database(path: str) -> bool:
-    try:
-        with open(path, "rb") as file:
-            return file.read(16) == b"SQLite format 3\0"
-    except OSError:
-        return False
+    found = scan(Path(database_path(entry.dir or "")), entry.pattern or "", recursive=entry.recursive)
+    return [str(path) for path in found]
 
 
 def meta_path(database: Database, path: str) -> str:

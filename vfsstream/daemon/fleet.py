@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from vfsstream.config.checks import database_path
@@ -17,8 +17,9 @@ from vfsstream.config.schema import Config, Database, ReplicaConfig
 from vfsstream.daemon.logs import Log
 from vfsstream.daemon.manager import DatabaseState, NotManaged, NotRunning, SyncAnswer
 from vfsstream.daemon.settings import database_settings, maintenance_settings
-from vfsstream.errors import DatabaseError, UsageError, VfsstreamError
+from vfsstream.errors import DatabaseError, VfsstreamError
 from vfsstream.replica.replica import Replica
+from vfsstream.replicate.directory import DirectorySettings, DirectoryWatcher
 from vfsstream.replicate.events import Event
 from vfsstream.replicate.service import Service, ServiceResult, ServiceSettings, ServiceStatus
 from vfsstream.stores.trace import Trace
@@ -55,18 +56,20 @@ class Target:
 
 
 def targets(config: Config) -> Iterator[Target]:
-    """Every database of the configuration; directories as they are now.
+    """Every database of the configuration; directories as they are now, watched ones left out.
 
     Raises:
-        DatabaseError: a directory that is missing, or that is empty and not watched.
+        UsageError, DatabaseError: a directory that is missing or holds no database.
     """
     for entry in config.dbs:
         assert entry.replica is not None
         if entry.path:
             yield Target(config, entry, entry.replica, database_path(entry.path))
             continue
+        if entry.watch:
+            continue
         found = databases_in(entry)
-        if not found and not entry.watch:
+        if not found:
             raise DatabaseError(f"no database matches {entry.pattern} in {entry.dir}", hint="or set watch: true")
         for path in found:
             yield _in_directory(config, entry, path)
@@ -76,6 +79,13 @@ def _in_directory(config: Config, entry: Database, path: str) -> Target:
     assert entry.replica is not None
     relative = os.path.relpath(path, database_path(entry.dir or "")).replace(os.sep, "/")
     return Target(config, entry, append_path(entry.replica, relative), path)
+
+
+def _identity(config: Config, entry: Database) -> tuple[object, ...]:
+    """What makes two watched directories the same."""
+    assert entry.replica is not None
+    where = (entry.dir, entry.pattern, entry.recursive, entry.meta_dir, entry.meta_path)
+    return (*where, shown(config, entry.replica), database_settings(config, entry, entry.replica))
 
 
 class Fleet:
@@ -100,6 +110,7 @@ class Fleet:
         self.service = Service(settings, observer=observer)
         self._lock = threading.Lock()
         self._targets: dict[str, Target] = {}  # guarded by _lock
+        self._watchers: dict[tuple[object, ...], DirectoryWatcher] = {}  # guarded by _lock
 
     def add(self, target: Target) -> bool:
         """Begin to replicate a database; ``False`` when it is there already."""
@@ -116,56 +127,76 @@ class Fleet:
             self.log.info("replicating", db=target.path, replica=shown(target.config, target.replica))
         return new
 
+    def watch(self, entry: Database) -> None:
+        """Replicate the databases of a directory as they come and go.
+
+        Raises:
+            UsageError: no such directory.
+        """
+        top = database_path(entry.dir or "")
+        config = self.config
+
+        def opener(relative: PurePath) -> Callable[[], Replica]:
+            return lambda: _in_directory(config, entry, os.path.join(top, relative)).open(self._trace)
+
+        assert entry.replica is not None
+        settings = DirectorySettings(
+            Path(top),
+            entry.pattern or "",
+            entry.recursive,
+            settings=database_settings(config, entry, entry.replica),
+            maintenance=maintenance_settings(config),
+            meta_dir=lambda relative: Path(meta_path(entry, os.path.join(top, relative))),
+        )
+        watcher = DirectoryWatcher(self.service, settings, opener)
+        watcher.start()
+        with self._lock:
+            self._watchers[_identity(config, entry)] = watcher
+
+    def begin(self, wanted: Sequence[Target]) -> None:
+        """Start everything the configuration names."""
+        self.service.start()
+        for target in wanted:
+            self.add(target)
+        for entry in self.config.dbs:
+            if entry.dir and entry.watch:
+                self.watch(entry)
+
     def reload(self, config: Config) -> None:
         """Go over to another configuration: what vanished ends, what is new begins, what changed is restarted."""
         wanted = {target.path: target for target in targets(config)}
+        entries = {_identity(config, entry): entry for entry in config.dbs if entry.dir and entry.watch}
+        timeout = self.config.shutdown_sync_timeout.total_seconds()
         with self._lock:
-            present = dict(self._targets)
+            present, watchers = dict(self._targets), dict(self._watchers)
+            self._watchers = {key: watcher for key, watcher in watchers.items() if key in entries}
         for path, target in present.items():
             entry = wanted.get(path)
-            if target.runtime and entry is None:
-                continue
-            if entry is None or not entry.same(target):
-                self.unregister(path, self.config.shutdown_sync_timeout.total_seconds())
+            if (entry is None and not target.runtime) or (entry is not None and not entry.same(target)):
+                self.unregister(path, timeout)
+        for key, watcher in watchers.items():
+            if key not in entries:
+                watcher.close()
+                for managed in watcher.managed:
+                    self.unregister(str(managed), timeout)
         self.config = config
         for path, target in wanted.items():
-            try:
-                self.add(target)
-            except VfsstreamError as error:
-                self.log.error("cannot replicate", db=path, error=error)
+            self._try(path, lambda target=target: self.add(target))  # type: ignore[misc]
+        for key, directory in entries.items():
+            if key not in watchers:
+                self._try(directory.dir, lambda directory=directory: self.watch(directory))  # type: ignore[misc]
 
-    def scan(self) -> None:
-        """Look into the watched directories: begin what came, end what went."""
-        for entry in self.config.dbs:
-            if not entry.dir or not entry.watch:
-                continue
-            try:
-                found = set(databases_in(entry))
-            except VfsstreamError as error:
-                self.log.error("cannot look into a watched directory", dir=entry.dir, error=error)
-                continue
-            self._follow(entry, found)
-
-    def _follow(self, entry: Database, found: set[str]) -> None:
-        with self._lock:
-            known = {path for path, target in self._targets.items() if target.database is entry}
-        for path in sorted(found - known):
-            try:
-                self.add(_in_directory(self.config, entry, path))
-            except VfsstreamError as error:
-                self.log.error("cannot replicate", db=path, error=error)
-        for path in sorted(known - found):
-            if not os.path.exists(path):
-                self.log.info("database is gone, no longer replicated", db=path)
-                self.unregister(path, 10.0)
+    def _try(self, what: str | None, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except VfsstreamError as error:
+            self.log.error("cannot replicate", db=what, error=error)
 
     # --- Manager ----------------------------------------------------------------------------------------------
 
     def states(self) -> Sequence[DatabaseState]:
         """Every database, by path."""
-        with self._lock:
-            known = dict(self._targets)
-        return [_state(status, known.get(status.database.path)) for status in self.service.status()]
+        return [_state(status) for status in self.service.status()]
 
     def register(self, path: str, replica_url: str) -> bool:
         """Replicate one more database, with the settings of the top level."""
@@ -237,10 +268,14 @@ class Fleet:
 
     def close(self, timeout: timedelta) -> ServiceResult:
         """Upload the rest of everything, and end."""
+        with self._lock:
+            watchers = list(self._watchers.values())
+        for watcher in watchers:
+            watcher.close()
         return self.service.close(time.monotonic() + timeout.total_seconds())
 
 
-def _state(status: ServiceStatus, target: Target | None) -> DatabaseState:
+def _state(status: ServiceStatus) -> DatabaseState:
     database = status.database
     words = {"replicating": "replicating", "waiting": "open", "blocked": "open", "stopped": "stopped"}
     errors = [database.last_error, *status.maintenance.errors.values()]
@@ -249,7 +284,7 @@ def _state(status: ServiceStatus, target: Target | None) -> DatabaseState:
         path=database.path,
         status=words[database.state] if status.enabled else "stopped",
         replica=status.replica,
-        replica_type=scheme_of(target.replica) if target else "",
+        replica_type=status.replica.partition("://")[0],
         txid=int(database.position),
         replica_txid=None if database.replica_position is None else int(database.replica_position),
         last_sync_at=database.last_upload_at,
@@ -262,11 +297,3 @@ def _state(status: ServiceStatus, target: Target | None) -> DatabaseState:
         disk_full=database.disk_full,
         stalled=database.stalled,
     )
-
-
-def check_possible(config: Config) -> None:
-    """Refuse what cannot be replicated at all before anything starts."""
-    if not config.dbs and not config.socket.enabled:
-        raise UsageError(
-            "no databases are configured", hint="add dbs: to the configuration, or give DB_PATH REPLICA_URL"
-        )

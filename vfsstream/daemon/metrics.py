@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, ge
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from vfsstream.daemon.manager import DatabaseState
+from vfsstream.errors import NotFound
 from vfsstream.replicate import events
 from vfsstream.stores.trace import Trace
 
@@ -51,7 +52,7 @@ class Metrics:
         self._add("operations", (kind, operation))
         if operation not in ("LIST", "DELETE"):
             self._add("operation_bytes", (kind, operation), trace.bytes)
-        if trace.error is not None:
+        if trace.error is not None and not isinstance(trace.error, NotFound):
             self._add("operation_errors", (kind, operation, trace.result))
 
     def event(self, event: events.Event) -> None:

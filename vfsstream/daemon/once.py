@@ -27,6 +27,8 @@ def run_once(config: Config, *, snapshot: bool = False, retention: bool = False)
         UsageError: no databases.
         DatabaseError, StoreError, ConflictError: not everything is in the replica.
     """
+    for entry in config.dbs:
+        entry.watch = False  # nothing to wait for
     wanted = list(targets(config))
     if not wanted:
         raise UsageError("no databases are configured", hint="give DB_PATH REPLICA_URL, or add dbs: to the file")

@@ -94,9 +94,7 @@ class Daemon:
             stack.callback(control.close)
             self.log.info("control socket", path=config.socket.path)
         self._doors(stack)
-        self.fleet.service.start()
-        for target in wanted:
-            self.fleet.add(target)
+        self.fleet.begin(wanted)
         if not wanted and not config.dbs:
             self.log.error("no databases are configured")
         if self._words:
@@ -172,7 +170,6 @@ class Daemon:
         if self._notifier.watchdog is not None:
             self._notifier.send("WATCHDOG=1")
         self.reports.tick()
-        self.fleet.scan()
 
     def _stop_asked(self, number: int) -> bool:
         """Whether to end now; with a child its end is awaited, and replication goes on until then."""
