@@ -20,6 +20,7 @@ SERVERS = {
     "sftp": ("tests.servers.sshd", "Sshd"),
     "nats": ("tests.servers.nats", "Nats"),
     "webdav": ("tests.servers.apache", "Apache"),
+    "oss": ("tests.servers.oss", "Oss"),
 }
 """Name, module, class. Each class has ``url(name)``, ``options`` and ``litestream(name)``."""
 
