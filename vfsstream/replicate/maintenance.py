@@ -220,6 +220,33 @@ class Maintenance:
                 continue
             self._attempt(task)
 
+    def snapshot_now(self) -> FileInfo | None:
+        """Write a snapshot whatever the timetable says; ``None`` when the newest one holds the position already.
+
+        Raises:
+            StoreError, DatabaseError: it was not written.
+        """
+        self._load()
+        newest = self.catalogue.newest(SNAPSHOT_LEVEL)
+        if newest is not None and newest.max_txid >= self._newest_txid():
+            return None
+        urgent = self.database.needs_snapshot or self._is_broken()
+        return self._write_snapshot(self._full, urgent=urgent, reach=self._newest_txid())
+
+    def enforce_retention(self, *, dry_run: bool = False) -> list[RetentionResult]:
+        """Delete now what may be deleted; with ``dry_run`` only say what.
+
+        Raises:
+            StoreError: a listing or deletion failed.
+        """
+        self._reload()
+        now = self._now()
+        results = [
+            self._retention.enforce_snapshots(now, dry_run=dry_run),
+            self._retention.enforce_l0(now, dry_run=dry_run),
+        ]
+        return [result for result in results if result != RetentionResult()]
+
     def _is_clean(self, task: _Task) -> bool:
         with self._lock:
             return task not in self._dirty and task != "validate"
@@ -323,7 +350,7 @@ class Maintenance:
             self._reload()
         newest = self.catalogue.newest(SNAPSHOT_LEVEL)
         urgent = self.database.needs_snapshot or self._is_broken()
-        position = max((i.max_txid for level in range(9) for i in self.catalogue.files(level)), default=TXID(0))
+        position = self._newest_txid()
         if not position or (newest is not None and newest.max_txid >= position and not urgent):
             with self._lock:
                 self._dirty.discard(SNAPSHOT_LEVEL)
@@ -335,11 +362,18 @@ class Maintenance:
         if SNAPSHOT_LEVEL in self._first and recent and not urgent:
             return
         with self._lock:
-            self._dirty.discard(SNAPSHOT_LEVEL)
             full = self._full
+        self._write_snapshot(full, urgent=urgent)
+        self._retire_snapshots()
+
+    def _write_snapshot(self, full: FileInfo | None, *, urgent: bool, reach: int = 0) -> FileInfo:
         started = self._monotonic()
+        with self._lock:
+            self._dirty.discard(SNAPSHOT_LEVEL)
         try:
-            info, way = take_snapshot(self.database, self._compactor, self.catalogue, full, urgent=urgent)
+            info, way = take_snapshot(
+                self.database, self._compactor, self.catalogue, full, urgent=urgent, reach=reach
+            )
         except VfsstreamError:
             with self._lock:
                 self._dirty.add(SNAPSHOT_LEVEL)
@@ -350,11 +384,14 @@ class Maintenance:
         reached = self.database.replica_position or info.max_txid
         self.database.snapshot_written(info.max_txid if self._is_broken() else max(info.max_txid, reached))
         with self._lock:
-            if info.max_txid < position:
+            if info.max_txid < self._newest_txid():
                 self._dirty.add(SNAPSHOT_LEVEL)
             self._dirty |= {1, "l0"}
         self._tell(SnapshotTaken(*self._stamp(), info, way, self._monotonic() - started))
-        self._retire_snapshots()
+        return info
+
+    def _newest_txid(self) -> TXID:
+        return max((i.max_txid for level in range(9) for i in self.catalogue.files(level)), default=TXID(0))
 
     def _is_broken(self) -> bool:
         try:

@@ -36,12 +36,14 @@ def take_snapshot(
     full: FileInfo | None = None,
     *,
     urgent: bool = False,
+    reach: int = 0,
 ) -> tuple[FileInfo, SnapshotWay]:
     """Write a snapshot newer than the newest one.
 
     Args:
         full: the newest level-0 file known to hold every page.
         urgent: the files of the replica do not lead to the newest state: they cannot be merged.
+        reach: the snapshot must go at least up to this TXID.
 
     Raises:
         StoreError, DatabaseError: reading or writing failed; nothing was written.
@@ -51,7 +53,7 @@ def take_snapshot(
     level_0 = catalogue.files(0)
     if full is None and level_0 and level_0[0].is_snapshot:
         full = level_0[0]
-    if full is not None and full.max_txid > reached and _continues(level_0, full):
+    if full is not None and full.max_txid > max(reached, reach - 1) and _continues(level_0, full):
         try:
             return compactor.snapshot([full]), "promoted"
         except (LtxError, MissingError):
