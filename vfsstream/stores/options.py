@@ -91,5 +91,5 @@ class Options:
         if not found:
             return default
         if not re.fullmatch(r"[0-9]+", found) or int(found) == 0:
-            raise UrlError(f"{key} is {found!r}", hint="a whole number of at least 1")
+            raise UrlError(f"{key or spellings[0]} is {found!r}", hint="a whole number of at least 1")
         return int(found)
