@@ -29,9 +29,9 @@ from vfsstream.errors import (
 )
 from vfsstream.ltx import TXID
 from vfsstream.replica import Replica
+from vfsstream.replica.rollback import Rewriter, roll_back
 from vfsstream.replicate.follow import Follower, FollowEvent, read_txid_file, write_txid_file
 from vfsstream.replicate.restore import restore
-from vfsstream.replicate.rollback import Rewriter, roll_back
 from vfsstream.stores import FileStore, MemoryStore
 
 Golden = Callable[[str], Path]

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import NoReturn, Self
 
 from vfsstream.errors import DatabaseError, DiskFull
+from vfsstream.replica.rollback import sync_directory
 
 __all__ = ["SIDECARS", "Target", "check_target", "sync_directory"]
 
@@ -137,17 +138,6 @@ class Target:
         for path in (self.path, *_sidecars(self.path)):
             with contextlib.suppress(OSError):
                 path.unlink()
-
-
-def sync_directory(directory: Path) -> None:
-    """Make a rename durable. Windows has no such call and needs none."""
-    if os.name == "nt":  # pragma: no cover
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sidecars(path: Path) -> list[Path]:

@@ -43,6 +43,10 @@ class Flight:
         self.data, self.error = data, error
         self._done.set()
 
+    def settle(self, seconds: float) -> bool:
+        """Wait a little; is it done?"""
+        return self._done.wait(seconds)
+
     def wait(self, what: str, check: Callable[[], None], clock: Callable[[], float], deadline: float) -> None:
         """Wait for the bytes, at most until ``deadline``.
 

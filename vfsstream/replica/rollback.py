@@ -15,9 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vfsstream.errors import DatabaseError, DeadlineExceeded, Interrupted
-from vfsstream.replicate.target import sync_directory
 
-__all__ = ["Rewriter", "patch_first_page", "roll_back"]
+__all__ = ["Rewriter", "patch_first_page", "roll_back", "sync_directory"]
 
 _MAGIC = bytes.fromhex("d9d505f920a163d7")
 _HEADER = struct.Struct(">8sIIIII")
@@ -26,6 +25,9 @@ _PENDING = 0x40000000
 _RESERVED = _PENDING + 1
 _SHARED, _SHARED_SIZE = _PENDING + 2, 510
 _NAP = 0.01
+_EXCLUSIVE, _UNLOCK = 1, 2
+_LOCKF = {_EXCLUSIVE: 2, _UNLOCK: 8}
+_FLOCK = struct.Struct("@hhqqi4x")
 _IN_ROLLBACK_MODE = b"\x01\x01"
 
 
@@ -68,6 +70,31 @@ def roll_back(path: Path) -> None:
         )
 
 
+def sync_directory(directory: Path) -> None:
+    """Make a rename durable. Windows has no such call and needs none."""
+    if os.name == "nt":  # pragma: no cover
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _set_lock(file: int, kind: int, start: int, size: int) -> None:
+    """Lock or unlock bytes of a file without waiting.
+
+    Where the system has locks of an open file (Linux), they are taken: they hold against SQLite in the same
+    process, too, which locks of the process do not.
+    """
+    import fcntl
+
+    if hasattr(fcntl, "F_OFD_SETLK"):
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, start, size, 0))
+    else:
+        fcntl.lockf(file, _LOCKF[kind] | fcntl.LOCK_NB, size, start, os.SEEK_SET)
+
+
 class Rewriter:
     """One change of a database file, all or nothing.
 
@@ -79,25 +106,29 @@ class Rewriter:
         page_size: bytes.
         timeout: seconds to wait for readers and writers.
         stop: set to end the wait.
+        file: an open descriptor of the database, used and left open: closing one drops the locks that SQLite
+            itself may hold on the same file in this process.
 
     Raises:
         DeadlineExceeded: others keep the database busy.
         Interrupted: ``stop`` was set while waiting.
     """
 
-    def __init__(self, path: Path, page_size: int, timeout: float, stop: threading.Event) -> None:
+    def __init__(
+        self, path: Path, page_size: int, timeout: float, stop: threading.Event, file: int | None = None
+    ) -> None:
         self.path, self.page_size, self.stop = path, page_size, stop
         self.journal = path.with_name(path.name + "-journal")
         self._deadline = time.monotonic() + timeout
-        # The only descriptor of the database in this process: closing another would drop the locks.
-        self._file = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+        self._borrowed = file is not None
+        self._file = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0)) if file is None else file
         self._journaled = False
 
     def __enter__(self) -> Rewriter:
         try:
             self._lock(_RESERVED, 1)
         except BaseException:
-            os.close(self._file)
+            self._release()
             raise
         return self
 
@@ -106,6 +137,12 @@ class Rewriter:
             if self._journaled:
                 self.journal.unlink(missing_ok=True)
         finally:
+            self._release()
+
+    def _release(self) -> None:
+        if self._borrowed:
+            _set_lock(self._file, _UNLOCK, _PENDING, 2 + _SHARED_SIZE)
+        else:
             os.close(self._file)  # and with it every lock
 
     def pages(self) -> int:
@@ -160,11 +197,9 @@ class Rewriter:
         sync_directory(self.path.parent)
 
     def _lock(self, start: int, size: int) -> None:
-        import fcntl
-
         while True:
             try:
-                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, size, start, os.SEEK_SET)
+                _set_lock(self._file, _EXCLUSIVE, start, size)
                 return
             except OSError as error:
                 if time.monotonic() >= self._deadline:

@@ -1,0 +1,372 @@
+"""The fetch engine: pages out of memory, local files or ranged reads, with what will be wanted next.
+
+One lock guards the planner and the table of flights; it is never held during a read, a decode or a wait.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+
+from vfsstream.errors import DeadlineExceeded, LtxError
+from vfsstream.ltx import decode_frame
+from vfsstream.replica import Replica
+from vfsstream.vfs.bulk import covering_ranges
+from vfsstream.vfs.cache import PageCache, Windows
+from vfsstream.vfs.escalate import Escalation
+from vfsstream.vfs.flight import Flight
+from vfsstream.vfs.interior import prefetch_interior
+from vfsstream.vfs.local import LocalPages, open_local
+from vfsstream.vfs.options import Options
+from vfsstream.vfs.planner import Plan, Planner
+from vfsstream.vfs.ranges import MAX_GAP, ByteRange, Frame, coalesce
+from vfsstream.vfs.spill import Spill
+from vfsstream.vfs.transfer import DEMAND, GUESS, STREAM, Transfer
+from vfsstream.vfs.view import View
+
+__all__ = ["FetchEngine"]
+
+ATTEMPTS = 3
+"""Times that a frame which does not decode is fetched again before it is called damaged."""
+BULK_RANGE = 4 << 20
+INTERIOR_GAP = 16 << 10
+STREAM_DEADLINE = 600.0
+DEFAULT_BULK = 4 << 30
+
+
+class FetchEngine:
+    """Gives pages; the PageSource behind every connection to one replica.
+
+    Args:
+        replica: where the LTX files are.
+        options: budgets, deadline and what is switched on.
+    """
+
+    def __init__(self, replica: Replica, options: Options) -> None:
+        self.replica, self.options = replica, options
+        self.cache = PageCache(options.cache_size)
+        self.hot = self.cache.hot
+        self.windows = Windows(options.window_budget)
+        self.transfer = Transfer(replica, options.max_requests)
+        self.escalation = Escalation(requests=options.max_requests)
+        self.planner: Planner | None = None
+        self.local: LocalPages = LocalPages()
+        self._spill: Spill | None = None
+        self._no_spill = False
+        self._lock = threading.Lock()
+        self._flights: dict[tuple[int, int], Flight] = {}
+        self._counts = {"waits": 0, "guessed_pages": 0, "used_ahead": 0, "streams": 0, "local_pages": 0}
+
+    # Reading
+
+    def read(self, view: View, pgno: int, check: Callable[[], None]) -> bytes:
+        """The page; see PageSource.read."""
+        version = view.version(pgno)
+        page = self.cache.hot(pgno, version)
+        if page is not None:
+            return page
+        end = time.monotonic() + self.options.deadline
+        failures = 0
+        while True:
+            try:
+                page = self._here(view, pgno, version) or self._fly(view, pgno, version, check, end)
+            except LtxError:
+                failures += 1
+                if failures == ATTEMPTS:
+                    raise
+                time.sleep(0.01 * failures)
+                continue
+            if page is not None:
+                return page
+            if time.monotonic() > end:
+                raise DeadlineExceeded(f"page {pgno}: not here within {self.options.deadline:g} s")
+
+    def cached(self, view: View, pgno: int) -> bytes | None:
+        """The page if no request is needed for it."""
+        version = view.version(pgno)
+        with suppress(LtxError):
+            return self.cache.hot(pgno, version) or self._here(view, pgno, version)
+        return None
+
+    def _here(self, view: View, pgno: int, version: int) -> bytes | None:
+        frame = self.windows.take(pgno, version)
+        if frame is not None:
+            page = self._decode(view, pgno, version, frame)
+            self._used(view, pgno)
+            return page
+        found = self.local.page(pgno, version)
+        if found is not None:
+            self._counts["local_pages"] += 1
+            self._keep(pgno, version, found, store=False)
+            return found
+        return self._spilled(view, pgno, version)
+
+    def _fly(self, view: View, pgno: int, version: int, check: Callable[[], None], end: float) -> bytes | None:
+        flight = self._streaming(view, pgno) or self._flight(view, pgno, version, end)
+        self._counts["waits"] += 1
+        info = view.files[flight.range.file]
+        flight.wait(f"page {pgno} of {info}", check, time.monotonic, end)
+        frame = flight.frame(pgno, version)
+        if frame is None:
+            return None
+        self.windows.take(pgno, version)
+        return self._decode(view, pgno, version, frame)
+
+    def _decode(self, view: View, pgno: int, version: int, frame: bytes | memoryview) -> bytes:
+        place = view.find(pgno)
+        name = self.replica.key(view.files[place.file]) if place else None
+        page = decode_frame(frame, view.page_size, pgno, name=name, offset=place.offset if place else None)
+        self._keep(pgno, version, page, store=True)
+        return page
+
+    def _keep(self, pgno: int, version: int, page: bytes, *, store: bool) -> None:
+        with self._lock:
+            pin = self.planner.page(pgno, page) if self.planner is not None else False
+        self.cache.put(pgno, version, page, pin=pin)
+        if store:
+            self.local.store(pgno, version, page)
+
+    # Planning
+
+    def _prepare(self, view: View) -> Planner:
+        """The planner, made with the first view (the lock is held)."""
+        if self.planner is None:
+            total = sum(info.size for info in view.files)
+            average = max(64, min(view.page_size, total // max(1, view.commit)))
+            self.planner = Planner(self.options.prefetch, view.commit, average, self._window())
+        return self.planner
+
+    def _window(self) -> int:
+        return min(self.transfer.link.window(), max(1, self.options.window_budget // 3))
+
+    def _flight(self, view: View, pgno: int, version: int, end: float) -> Flight:
+        """The flight that brings a page, begun now if it is not yet under way."""
+        with self._lock:
+            flight = self._flights.get((pgno, version))
+            if flight is not None:
+                return flight
+            planner = self._prepare(view)
+            planner.window(self._window())
+            plan = planner.miss(pgno)
+            ranges = self._ranges(view, plan, pgno)
+            demanded = next(r for r in ranges if any(f.pgno == pgno for f in r.frames))
+            if not plan.established:
+                ranges = [demanded]
+            guessed = [f.pgno for r in ranges for f in r.frames if f.pgno != pgno]
+            self._counts["guessed_pages"] += len(guessed)
+            if not plan.established and guessed:
+                planner.guessed(guessed, count=planner.btree is not None and planner.btree.knows(pgno))
+            flights = [self._register(r, end) for r in ranges]
+            stream = self._should_stream(view, plan, len(ranges))
+        for flight in flights:
+            self._send(view, flight, DEMAND if flight.range is demanded else GUESS)
+        if stream:
+            self._stream(view)
+        return next(flight for flight in flights if flight.range is demanded)
+
+    def _used(self, view: View, pgno: int) -> None:
+        """A page fetched ahead was used: go on fetching if that was the sign for it."""
+        self._counts["used_ahead"] += 1
+        with self._lock:
+            if self.planner is None:
+                return
+            plan = self.planner.use(pgno)
+            if plan is None:
+                return
+            end = time.monotonic() + self.options.deadline
+            ranges = self._ranges(view, plan, 0)
+            self._counts["guessed_pages"] += sum(len(r.frames) for r in ranges)
+            flights = [self._register(r, end) for r in ranges]
+            stream = self._should_stream(view, plan, len(ranges))
+        for flight in flights:
+            self._send(view, flight, GUESS)
+        if stream:
+            self._stream(view)
+
+    def _ranges(self, view: View, plan: Plan, demanded: int, gap: int = MAX_GAP) -> list[ByteRange]:
+        """The ranges of a plan's pages that are not here and not under way; no more bytes than a window."""
+        left = self._window()
+        frames: list[Frame] = []
+        for pgno in plan.pages:
+            if pgno > view.commit:
+                continue
+            place = view.find(pgno)
+            if place is None or (pgno != demanded and self._has(view, pgno, place.version)):
+                continue
+            left -= place.size
+            if left < 0 and frames:
+                break
+            frames.append(Frame(pgno, *place))
+        return coalesce(frames, gap)
+
+    def _has(self, view: View, pgno: int, version: int) -> bool:
+        key = (pgno, version)
+        known = key in self.cache or key in self.windows or key in self._flights
+        return known or self.local.has(pgno, version)
+
+    def _register(self, wanted: ByteRange, end: float) -> Flight:
+        flight = Flight(wanted, end)
+        for frame in wanted.frames:
+            self._flights[frame.pgno, frame.version] = flight
+        return flight
+
+    def _send(self, view: View, flight: Flight, priority: int) -> None:
+        self.transfer.submit(flight, view.files, self._landed, priority)
+
+    def _landed(self, flight: Flight, data: bytes) -> bytes | None:
+        if data:
+            self.windows.add(data, flight.range.offset, flight.range.frames)
+        with self._lock:
+            for frame in flight.range.frames:
+                if self._flights.get((frame.pgno, frame.version)) is flight:
+                    del self._flights[frame.pgno, frame.version]
+        return data
+
+    def fetch_ahead(self, view: View, pages: Sequence[int], check: Callable[[], None]) -> None:
+        """Fetch pages side by side and wait for them; failures are left to those who ask for the pages."""
+        end = time.monotonic() + self.options.deadline
+        with self._lock:
+            self._prepare(view)
+            ranges = self._ranges(view, Plan(pages, established=True), 0, INTERIOR_GAP)
+            flights = [self._register(r, end) for r in ranges]
+        for flight in flights:
+            self._send(view, flight, GUESS)
+        for flight in flights:
+            with suppress(Exception):
+                flight.wait("interior pages", check, time.monotonic, end)
+
+    # Streaming the whole database
+
+    def begin_range(self, view: View, wanted: ByteRange) -> Flight:
+        """Ask for a range at the lowest priority; its bytes stay in the flight."""
+        flight = Flight(wanted, time.monotonic() + max(STREAM_DEADLINE, self.options.deadline))
+        self.transfer.submit(flight, view.files, lambda _, data: data, STREAM)
+        return flight
+
+    def _should_stream(self, view: View, plan: Plan, ranges: int) -> bool:
+        assert self.planner is not None
+        if "bulk" not in self.planner.parts or self._spill is not None or self._no_spill:
+            return False
+        total = sum(info.size for info in view.files)
+        limit = DEFAULT_BULK if self.options.bulk_max_bytes is None else self.options.bulk_max_bytes
+        if total > limit:
+            return False
+        link = self.transfer.link
+        if plan.scattered:
+            return self.escalation.scattered(time.monotonic(), link, total)
+        return self.escalation.in_order(plan.covered, ranges, link, total)
+
+    def _stream(self, view: View) -> None:
+        """Begin to bring every page that has a place in the view into a local file."""
+        end = time.monotonic() + max(STREAM_DEADLINE, self.options.deadline)
+        try:
+            spill = Spill(view.files, [Flight(r, end) for r in covering_ranges(view, BULK_RANGE)])
+        except OSError:
+            self._no_spill = True
+            return
+        with self._lock:
+            if self._spill is not None:
+                return
+            self._spill = spill
+        self._counts["streams"] += 1
+        for flight in spill.flights:
+            self.transfer.submit(flight, view.files, partial(self._stored, spill), STREAM)
+
+    def _stored(self, spill: Spill, flight: Flight, data: bytes) -> None:
+        if data:
+            try:
+                spill.store(flight, data)
+            except (OSError, ValueError):
+                self._no_spill = True
+                raise
+
+    def _streaming(self, view: View, pgno: int) -> Flight | None:
+        """The part of the stream that brings a page, if it is coming just now."""
+        spill, place = self._spill, view.find(pgno)
+        if spill is None or place is None:
+            return None
+        number = spill.find(view.files[place.file], place.offset, place.size)
+        flight = spill.flights[number] if number is not None else None
+        return flight if flight is not None and flight.started and not flight.done else None
+
+    def _spilled(self, view: View, pgno: int, version: int) -> bytes | None:
+        spill, place = self._spill, view.find(pgno)
+        if spill is None or place is None:
+            return None
+        number = spill.find(view.files[place.file], place.offset, place.size)
+        if number is None or not (flight := spill.flights[number]).done or flight.error is not None:
+            return None
+        try:
+            frame = spill.read(number, place.offset, place.size)
+        except (OSError, ValueError):
+            return None
+        return self._decode(view, pgno, version, frame)
+
+    # Following
+
+    def offer(self, frames: Iterable[tuple[int, int, bytes]]) -> None:
+        """Fresh frames of a file that was read whole."""
+        for pgno, version, frame in frames:
+            self.windows.add(frame, 0, (Frame(pgno, 0, 0, len(frame), version),))
+
+    def _hydrated(self, pgno: int, version: int) -> bytes | None:
+        """As :meth:`PageCache.hot`, with the local copy first."""
+        hydrator = self.local.hydrator
+        found = hydrator.page(pgno, version) if hydrator is not None else None
+        return found or self.cache.hot(pgno, version)
+
+    def begin(self) -> None:
+        """A read transaction begins: scattered reads of different transactions are point lookups, not a scan."""
+        self.escalation.reset()
+
+    def opened(self, view: View) -> None:
+        """The first view is ready: open local files, learn the interior pages."""
+        with self._lock:
+            planner = self._prepare(view)
+        self.local = open_local(self, view)
+        if self.local.hydrator is not None:
+            self.hot = self._hydrated
+        if planner.btree is not None:
+            self.transfer.pool.submit(partial(prefetch_interior, self, view), STREAM)
+
+    def advanced(self, view: View) -> None:
+        """A newer view became current."""
+        with self._lock:
+            if self.planner is not None:
+                self.planner.grow(view.commit)
+        self.local.advanced(view)
+
+    def stats(self) -> Mapping[str, int | float]:
+        """Counters since the start."""
+        return {
+            **self.transfer.counts,
+            **self._counts,
+            "cache_bytes": self.cache.size,
+            "window_bytes": self.windows.size,
+            "wasted_bytes": self.windows.wasted,
+            "latency_ms": round(self.transfer.link.latency * 1000, 3),
+            "throughput": int(self.transfer.link.throughput),
+        }
+
+    def hydration(self) -> tuple[float, str]:
+        """Percent held locally, and the path of the local file."""
+        return self.local.progress()
+
+    def after_fork(self) -> None:
+        """New locks, threads and flights in a child process."""
+        self._lock = threading.Lock()
+        self._flights = {}
+        self.transfer.restart()
+        self.local.after_fork()
+
+    def close(self) -> None:
+        """End the threads, give memory and files back."""
+        self.transfer.close()
+        self.local.close()
+        self.cache.clear()
+        self.windows.clear()
+        if self._spill is not None:
+            self._spill.close()
