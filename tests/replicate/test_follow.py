@@ -238,7 +238,7 @@ def test_whoever_opens_the_copy_after_a_crash_finds_the_state_before_or_after(
 CRASH = """
 import os, sys
 from vfsstream.replica import Replica
-from vfsstream.replicate import rollback
+from vfsstream.replica import rollback
 from vfsstream.replicate.follow import Follower
 from vfsstream.stores import FileStore
 point, count = POINT, 0
