@@ -145,3 +145,19 @@ def test_what_cannot_be_done_changes_nothing(golden: Golden, tmp_path: Path) -> 
     with pytest.raises(LtxError):
         restore_delta(replica, tmp_path / "copy.db", base=1)
     assert sha(tmp_path / "copy.db") == before
+
+
+def test_the_command(
+    golden: Golden, vfsstream: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    url = f"file://{golden('vacuum')}"
+    assert vfsstream("restore", "-o", tmp_path / "copy.db", "-txid", "1", url).returncode == 0
+    refused = vfsstream("restore", "-delta", "-o", tmp_path / "copy.db", url)
+    assert refused.returncode != 0
+    assert "is not known" in refused.stderr
+    done = vfsstream("restore", "-delta", "-base", "1", "-o", tmp_path / "copy.db", url)
+    assert done.returncode == 0, done.stderr
+    assert "from TXID 0000000000000001 to" in done.stderr
+    restore(Replica(FileStore(tmp_path / "golden-vacuum")), tmp_path / "whole.db")
+    assert sha(tmp_path / "copy.db") == sha(tmp_path / "whole.db")
+    assert vfsstream("restore", "-base", "1", "-o", tmp_path / "x.db", url).returncode != 0

@@ -45,6 +45,8 @@ class Options:
     integrity_check: str
     progress: str
     allow_gap: bool
+    delta: bool
+    base: int | None
 
 
 @click.command(cls=GoCommand)
@@ -63,6 +65,8 @@ class Options:
 @option(
     "integrity-check", str, metavar="MODE", default="none", help="none, quick or full, before anything is replaced"
 )
+@flag("delta", "bring an existing copy to the wanted moment by fetching only the pages that differ")
+@option("base", TXID_TYPE, help="with -delta: the TXID of the copy (default: what stands in PATH-txid)")
 @flag("allow-gap", "at a gap in the history stop before it instead of refusing")
 @progress_option
 @argument("words", "DB_PATH|REPLICA_URL", many=True)
@@ -95,6 +99,10 @@ def _check_flags(options: Options, word: str) -> None:
         raise UsageError("-txid and -timestamp exclude each other", hint="give one of them")
     if options.integrity_check not in _CHECKS:
         raise UsageError(f"unknown integrity check {options.integrity_check!r}", hint="one of: none quick full")
+    if options.base and not options.delta:
+        raise UsageError("-base states the TXID of the copy for -delta", hint="add -delta")
+    if options.delta and (options.f or options.dry_run):
+        raise UsageError("-delta excludes -f and -dry-run", hint="leave one of them out")
     if options.f:
         for name, value in (
             ("-txid", options.txid),
@@ -110,6 +118,8 @@ def _run(options: Options, found: Found, word: str, output: str) -> None:
         _print_plan(options, found, word, output)
     elif options.f:
         _follow(options, found, output)
+    elif options.delta:
+        _delta(options, found, output)
     else:
         _restore(options, found, output)
 
@@ -170,6 +180,34 @@ def _restore_old(options: Options, found: Found, output: str) -> bool:
         size = human_size(result.size)
         click.echo(f"restored {output} from a 0.3 backup, {size} in {result.seconds:.1f}s", err=True)
     return True
+
+
+def _delta(options: Options, found: Found, output: str) -> None:
+    from vfsstream.replicate.delta import restore_delta
+
+    with interruptible() as stop, reporter(options.progress, os.path.basename(output)) as report:
+        result = restore_delta(
+            found.replica,
+            output,
+            base=options.base,
+            txid=options.txid,
+            timestamp=options.timestamp,
+            integrity_check="full" if options.integrity_check == "full" else "quick",
+            parallelism=max(1, options.parallelism),
+            progress=lambda now: report(now.done, now.total, now.pages),
+            stop=stop,
+        )
+    if options.json:
+        print_json(
+            {
+                **_summary(options, found, str(result.txid), result.seconds),
+                "pages": result.pages,
+                "full": result.full,
+            }
+        )
+    else:
+        how = "all of it" if result.full else f"{result.pages} pages, {human_size(result.read)}"
+        click.echo(f"{output}: from TXID {result.base} to {result.txid}, {how} in {result.seconds:.1f}s", err=True)
 
 
 def _summary(options: Options, found: Found, txid: str, seconds: float) -> dict[str, Any]:
