@@ -1,0 +1,124 @@
+"""Readers under a writer, compaction, snapshots and retention: never torn, never stalled."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+
+import vfsstream
+from tests.vfs.live import Primary
+from vfsstream.errors import ViewExpired
+from vfsstream.vfs.registry import registry
+
+CHECK = """SELECT (SELECT n FROM counter), (SELECT ifnull(max(id), 0) FROM log), (SELECT count(*) FROM log),
+           (SELECT ifnull(max(n), 0) FROM log)"""
+
+
+@pytest.fixture
+def primary(tmp_path: Path) -> Iterator[Primary]:
+    made = Primary(tmp_path)
+    yield made
+    made.close()
+    registry.close_idle()
+
+
+class Reader(threading.Thread):
+    """Checks the invariant as often as it can; keeps what went wrong, and its longest standstill."""
+
+    def __init__(self, url: str, stop: threading.Event, number: int, **options: str) -> None:
+        super().__init__(name=f"reader-{number}")
+        self.url, self.stop, self.number, self.options = url, stop, number, options
+        self.reads = self.expired = self.updates = 0
+        self.torn: list[tuple[object, ...]] = []
+        self.errors: list[BaseException] = []
+        self.longest = 0.0
+
+    def run(self) -> None:
+        try:
+            db = vfsstream.connect(self.url, poll_interval=f"{150 + 50 * self.number}ms", **self.options)
+        except BaseException as error:
+            self.errors.append(error)
+            return
+        if self.number % 2:
+            db.pragma("cache_size", -64)
+        last, moved = 0, time.monotonic()
+        while not self.stop.is_set():
+            try:
+                row = self.check(db)
+            except ViewExpired:
+                self.expired += 1
+                continue
+            except BaseException as error:
+                self.errors.append(error)
+                break
+            self.reads += 1
+            if len(set(row)) != 1:
+                self.torn.append(row)
+            if row[0] != last:
+                self.updates += 1
+                self.longest = max(self.longest, time.monotonic() - moved)
+                last, moved = row[0], time.monotonic()
+        self.longest = max(self.longest, time.monotonic() - moved)
+        db.close()
+
+    def check(self, db: apsw.Connection) -> tuple[int, ...]:
+        if self.reads % 10:
+            time.sleep(0.005)
+            row: tuple[int, ...] = db.execute(CHECK).fetchall()[0]
+            return row
+        with db:  # a longer transaction: what it sees may not move
+            first = db.execute(CHECK).fetchall()[0]
+            time.sleep(0.4)
+            again = db.execute(CHECK).fetchall()[0]
+            return first if first == again else (*first, *again)
+
+
+def hammer(primary: Primary, litestream: str, seconds: float, readers: int = 8, **options: str) -> list[Reader]:
+    stop = threading.Event()
+    with primary.replicating(litestream), primary.writing(20):
+        threads = []
+        for number in range(readers):
+            thread = Reader(primary.url, stop, number, **options)
+            thread.start()
+            threads.append(thread)
+            time.sleep(min(0.7, seconds / 20))
+        time.sleep(seconds)
+        stop.set()
+        for thread in threads:
+            thread.join(60)
+            assert not thread.is_alive()
+    return threads
+
+
+def judge(threads: list[Reader]) -> None:
+    for thread in threads:
+        print(
+            f"{thread.name}: reads {thread.reads} updates {thread.updates} torn {len(thread.torn)}"
+            f" expired {thread.expired} longest standstill {thread.longest:.2f} s errors {thread.errors}"
+        )
+    for thread in threads:
+        assert not thread.errors, thread.errors
+        assert not thread.torn, thread.torn[:3]
+        assert thread.reads > 10
+        assert thread.updates > 3
+        # Two poll intervals, the writer's sync interval, and a slow machine.
+        assert thread.longest < 10.0
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize("prefetch", ["off", "auto"])
+def test_readers_never_see_a_torn_state(primary: Primary, litestream: str, prefetch: str) -> None:
+    judge(hammer(primary, litestream, float(os.environ.get("HAMMER_SECONDS", "20")), prefetch=prefetch))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("prefetch", ["off", "auto"])
+def test_readers_never_see_a_torn_state_for_minutes(primary: Primary, litestream: str, prefetch: str) -> None:
+    judge(hammer(primary, litestream, 300, prefetch=prefetch))
