@@ -262,16 +262,18 @@ def test_sqlite_reads_what_was_restored(golden: Golden, tmp_path: Path) -> None:
     connection.close()
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads /proc")
 def test_memory_does_not_grow_with_the_database(tmp_path: Path) -> None:
     script = (
-        "import resource, sys\nfrom vfsstream.ltx import TXID, Header, encode\n"
+        "import sys\nfrom vfsstream.ltx import TXID, Header, encode\n"
         "from vfsstream.replica import Replica\nfrom vfsstream.replicate.restore import restore\n"
         "replica = Replica.open(sys.argv[1])\npages = int(sys.argv[2])\n"
         "header = Header(4096, pages, TXID(1), TXID(1), 0)\n"
         "import random\nblock = random.Random(1).randbytes(4096)\n"
         "replica.write(9, 1, 1, encode(header, ((n, block) for n in range(1, pages + 1))), timestamp=0)\n"
         "restore(replica, sys.argv[1] + '.db')\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)\n"
+        # VmHWM, not ru_maxrss: the latter is that of the parent when a large process starts a small one.
+        "status = open('/proc/self/status').read()\nprint(int(status.split('VmHWM:')[1].split()[0]) // 1024)\n"
     )
     pages = 40_000  # 160 MB that do not compress
     done = subprocess.run(
@@ -283,7 +285,7 @@ def test_memory_does_not_grow_with_the_database(tmp_path: Path) -> None:
         check=True,
         env={**os.environ, "MALLOC_ARENA_MAX": "2"},
     )
-    assert int(done.stdout) < 130, f"{done.stdout.strip()} MB"
+    assert int(done.stdout) < 100, f"{done.stdout.strip()} MB"
 
 
 @pytest.mark.interop
