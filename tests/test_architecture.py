@@ -17,6 +17,7 @@ ALLOWED = {
     "replica": {"plan", "stores", "ltx", "errors"},
     "vfs": {"replica", "plan", "stores", "ltx", "errors"},
     "replicate": {"replica", "plan", "stores", "ltx", "errors"},
+    "sqlite3": {"vfs", "errors"},
     "config": {"replicate", "vfs", "replica", "plan", "stores", "ltx", "errors"},
     "daemon": {"config", "replicate", "vfs", "replica", "plan", "stores", "ltx", "errors"},
     "cli": {"daemon", "config", "replicate", "vfs", "replica", "plan", "stores", "ltx", "errors"},

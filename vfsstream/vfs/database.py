@@ -34,6 +34,10 @@ class Moment(NamedTuple):
 
 def make_source(replica: Replica, options: Options) -> PageSource:
     """The machinery that fetches pages."""
+    if options.prefetch != "off" or options.hydration_enabled or options.cache_dir is not None:
+        from vfsstream.vfs.fetch import FetchEngine
+
+        return FetchEngine(replica, options)
     return SimpleSource(replica, options.cache_size, options.deadline, options.max_requests)
 
 

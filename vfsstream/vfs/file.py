@@ -157,6 +157,7 @@ class ReplicaFile:
         if self._target is None:
             self._freshen()
         self._pinned = self._target or self.database.current
+        self._pinned.source.begin()
 
     def _freshen(self) -> None:
         options, follower = self.database.options, self.database.follower

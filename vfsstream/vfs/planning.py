@@ -79,10 +79,13 @@ def open_view(
                 raise StoreError(
                     f"files of {replica.describe()} vanish as fast as they are listed: {error.key}", retryable=True
                 ) from error
-        except ReplicaEmpty:
+        except ReplicaEmpty as error:
             left = end - time.monotonic()
             if left <= 0:
-                raise
+                raise ReplicaEmpty(
+                    f"{replica.describe()}: no LTX files",
+                    hint="check the URL, or wait for a first file with wait=30s",
+                ) from error
             time.sleep(min(poll, left, 1.0))
 
 

@@ -48,6 +48,9 @@ class PageSource(Protocol):
     def cached(self, view: View, pgno: int) -> bytes | memoryview | None:
         """The page when no remote read is needed for it."""
 
+    def begin(self) -> None:
+        """A read transaction starts."""
+
     def offer(self, frames: Iterable[Frame]) -> None:
         """Frames that came along with something else; the source may keep them."""
 
@@ -170,6 +173,9 @@ class SimpleSource:
                 self._count["retries"] += 1
                 time.sleep(pause)
         raise AssertionError("unreachable")
+
+    def begin(self) -> None:
+        """Every page is fetched alike."""
 
     def offer(self, frames: Iterable[Frame]) -> None:
         """Nothing is kept: a frame is decoded only when somebody asks for its page."""
