@@ -10,7 +10,6 @@ from vfsstream.cli.progress import interruptible, progress_option, reporter
 from vfsstream.cli.sources import config_flags, is_url, replica_source
 from vfsstream.cli.types import INTEGER
 from vfsstream.errors import UsageError
-from vfsstream.replica.replica import Replica
 
 __all__ = ["copy"]
 
@@ -32,6 +31,7 @@ def copy(
     words: tuple[str, ...],
 ) -> None:
     """Copy the files that the second replica lacks; each is verified. Calling again goes on where it ended."""
+    from vfsstream.replica.replica import Replica
     from vfsstream.replicate.copy import copy as engine
 
     if len(words) != 2 or not is_url(words[1]):

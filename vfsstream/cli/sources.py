@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from vfsstream.cli.grammar import flag, option
 from vfsstream.errors import UsageError
-from vfsstream.replica.replica import Replica
 
 if TYPE_CHECKING:
     from vfsstream.config.schema import Config
+    from vfsstream.replica.replica import Replica
 
 __all__ = ["Found", "config_flags", "is_url", "load", "one_argument", "replica_source"]
 
@@ -68,6 +68,8 @@ def replica_source(command: str, words: Sequence[str], config: str | None, no_ex
     if is_url(word):
         if config:
             raise UsageError("a replica URL cannot be combined with -config", hint="give one or the other")
+        from vfsstream.replica.replica import Replica
+
         replica = Replica.open(word)
     else:
         replica, db_path = _configured(word, config, no_expand_env)

@@ -1,13 +1,19 @@
 """The LTX file format. Pure: bytes in, bytes out. No file, no socket, no clock."""
 
-from vfsstream.ltx.checksum import FLAG, crc64, page_checksum, rolling_checksum
-from vfsstream.ltx.decoder import Batch, Decoder
-from vfsstream.ltx.encoder import Encoder, Trailer, encode
-from vfsstream.ltx.frames import decode_frame, encode_frame, encode_legacy_frame, max_frame_size
-from vfsstream.ltx.header import HEADER_SIZE, NO_CHECKSUM, Header
-from vfsstream.ltx.index import MIN_FILE_SIZE, TAIL_SIZE, TRAILER_SIZE, PageIndex, index_start
-from vfsstream.ltx.merge import merge, merge_pages, merged_header
-from vfsstream.ltx.names import LEVELS, PAGE_SIZES, SNAPSHOT_LEVEL, TXID, format_name, lock_pgno, parse_name
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vfsstream.ltx.checksum import FLAG, crc64, page_checksum, rolling_checksum
+    from vfsstream.ltx.decoder import Batch, Decoder
+    from vfsstream.ltx.encoder import Encoder, Trailer, encode
+    from vfsstream.ltx.frames import decode_frame, encode_frame, encode_legacy_frame, max_frame_size
+    from vfsstream.ltx.header import HEADER_SIZE, NO_CHECKSUM, Header
+    from vfsstream.ltx.index import MIN_FILE_SIZE, TAIL_SIZE, TRAILER_SIZE, PageIndex, index_start
+    from vfsstream.ltx.merge import merge, merge_pages, merged_header
+    from vfsstream.ltx.names import LEVELS, PAGE_SIZES, SNAPSHOT_LEVEL, TXID, format_name, lock_pgno, parse_name
 
 __all__ = [
     "FLAG",
@@ -42,3 +48,46 @@ __all__ = [
     "parse_name",
     "rolling_checksum",
 ]
+
+# Each name is imported when it is first asked for: a command that needs one of them starts without the others.
+_HOME = {
+    "FLAG": "vfsstream.ltx.checksum",
+    "crc64": "vfsstream.ltx.checksum",
+    "page_checksum": "vfsstream.ltx.checksum",
+    "rolling_checksum": "vfsstream.ltx.checksum",
+    "Batch": "vfsstream.ltx.decoder",
+    "Decoder": "vfsstream.ltx.decoder",
+    "Encoder": "vfsstream.ltx.encoder",
+    "Trailer": "vfsstream.ltx.encoder",
+    "encode": "vfsstream.ltx.encoder",
+    "decode_frame": "vfsstream.ltx.frames",
+    "encode_frame": "vfsstream.ltx.frames",
+    "encode_legacy_frame": "vfsstream.ltx.frames",
+    "max_frame_size": "vfsstream.ltx.frames",
+    "HEADER_SIZE": "vfsstream.ltx.header",
+    "NO_CHECKSUM": "vfsstream.ltx.header",
+    "Header": "vfsstream.ltx.header",
+    "MIN_FILE_SIZE": "vfsstream.ltx.index",
+    "TAIL_SIZE": "vfsstream.ltx.index",
+    "TRAILER_SIZE": "vfsstream.ltx.index",
+    "PageIndex": "vfsstream.ltx.index",
+    "index_start": "vfsstream.ltx.index",
+    "merge": "vfsstream.ltx.merge",
+    "merge_pages": "vfsstream.ltx.merge",
+    "merged_header": "vfsstream.ltx.merge",
+    "LEVELS": "vfsstream.ltx.names",
+    "PAGE_SIZES": "vfsstream.ltx.names",
+    "SNAPSHOT_LEVEL": "vfsstream.ltx.names",
+    "TXID": "vfsstream.ltx.names",
+    "format_name": "vfsstream.ltx.names",
+    "lock_pgno": "vfsstream.ltx.names",
+    "parse_name": "vfsstream.ltx.names",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value

@@ -199,7 +199,7 @@ class FileStore(Store):
     def _fail(self, error: OSError, key: str, action: str) -> NoReturn:
         if isinstance(error, (NotFound, AlreadyExists, StoreError)):
             raise error
-        if isinstance(error, FileNotFoundError | NotADirectoryError):
+        if action != "write" and isinstance(error, FileNotFoundError | NotADirectoryError):
             raise NotFound(key) from error
         message = f"cannot {action} {self.root / key}: {error.strerror}"
         if isinstance(error, PermissionError):
