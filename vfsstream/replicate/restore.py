@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -73,6 +73,10 @@ class RestoreResult:
     integrity_check: IntegrityCheck
 
 
+_CLOCK_MARGIN = timedelta(minutes=15)
+"""No store accepts requests of a client whose clock is farther from its own than this."""
+
+
 def find_plan(
     replica: Replica,
     *,
@@ -96,10 +100,14 @@ def find_plan(
 def _with_exact_times(
     replica: Replica, files: Mapping[int, list[FileInfo]], timestamp: datetime, parallelism: int
 ) -> dict[int, list[FileInfo]]:
-    """Headers are read only where the store's own time leaves the answer open: it is never before the header's."""
+    """Headers are read only where the store's own time leaves the answer open.
+
+    A file is stored after its last commit, but by another clock, and many stores cut the time to whole seconds.
+    """
+    surely_older = timestamp - _CLOCK_MARGIN
 
     def exact(info: FileInfo) -> FileInfo | None:
-        if info.exact_time or (info.created_at is not None and info.created_at < timestamp):
+        if info.exact_time or (info.created_at is not None and info.created_at < surely_older):
             return info
         try:
             return replica.exact_time(info)
