@@ -150,10 +150,10 @@ def test_it_resumes_where_it_was_stopped(
 
     def slow(operation: str, key: str) -> None:
         reads.append(key)
-        time.sleep(0.02)
+        time.sleep(0.1)
 
-    engine = hydrated(replica, path, prefetch="off")
     replica.store.fault = slow  # type: ignore[attr-defined]
+    engine = hydrated(replica, path, prefetch="off")
     assert engine.local.hydrator is not None
     hydrator = engine.local.hydrator
     wait_for(lambda: hydrator._count > len(pages) // 3)
