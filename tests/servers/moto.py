@@ -46,7 +46,9 @@ class Moto(Daemon):
         iam = self.sdk("iam", "x", "x")
         iam.create_user(UserName="replicator")
         made = iam.create_access_key(UserName="replicator")["AccessKey"]
-        policy = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:*","Resource":"*"}]}'
+        policy = (
+            '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["s3:*","iam:*"],"Resource":"*"}]}'
+        )
         iam.put_user_policy(UserName="replicator", PolicyName="all", PolicyDocument=policy)
         self.access_key, self.secret_key = made["AccessKeyId"], made["SecretAccessKey"]
         self.sdk().create_bucket(Bucket=BUCKET)

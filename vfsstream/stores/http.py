@@ -188,7 +188,7 @@ def _reason(error: BaseException) -> str:
 
     if isinstance(error, broken.NameResolutionError):
         return "host name not found"
-    if isinstance(error, broken.ConnectTimeoutError):
+    if isinstance(error, broken.ConnectTimeoutError) and not isinstance(error, broken.NewConnectionError):
         return "no connection in time"
     if isinstance(error, broken.ReadTimeoutError):
         return "no answer in time"
