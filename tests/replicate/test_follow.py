@@ -478,6 +478,6 @@ def test_the_command_follows_until_it_is_stopped(golden: Golden, tmp_path: Path)
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 0, said
-    assert b"restored: " in said
-    assert b"applied: " in said
+    assert b"follow restored" in said
+    assert b"follow applied" in said
     assert check(tmp_path / "copy.db") == "ok"

@@ -15,8 +15,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vfsstream.errors import DatabaseError, DeadlineExceeded, Interrupted
+from vfsstream.stores.file import sync_directory
 
-__all__ = ["Rewriter", "patch_first_page", "roll_back", "sync_directory"]
+__all__ = ["Rewriter", "patch_first_page", "roll_back"]
 
 _MAGIC = bytes.fromhex("d9d505f920a163d7")
 _HEADER = struct.Struct(">8sIIIII")
@@ -68,17 +69,6 @@ def roll_back(path: Path) -> None:
         raise DatabaseError(
             f"{path}: journal mode {mode} cannot be left", hint="end the programs that use the copy"
         )
-
-
-def sync_directory(directory: Path) -> None:
-    """Make a rename durable. Windows has no such call and needs none."""
-    if os.name == "nt":  # pragma: no cover
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _set_lock(file: int, kind: int, start: int, size: int) -> None:

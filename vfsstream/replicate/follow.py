@@ -30,7 +30,7 @@ from vfsstream.plan.files import FileInfo
 from vfsstream.replica.replica import Replica
 from vfsstream.replica.rollback import Rewriter, patch_first_page, roll_back
 from vfsstream.replicate.restore import restore
-from vfsstream.replicate.target import sync_directory
+from vfsstream.stores.file import sync_directory
 
 __all__ = ["FollowEvent", "Follower", "read_txid_file", "write_txid_file"]
 

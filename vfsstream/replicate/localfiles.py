@@ -14,6 +14,7 @@ from typing import BinaryIO
 from vfsstream.errors import DatabaseError, DiskFull
 from vfsstream.ltx.names import TXID, format_name, parse_name
 from vfsstream.plan.files import FileInfo
+from vfsstream.stores.file import sync_directory
 
 __all__ = ["LocalFiles", "disk_errors", "meta_path_for", "replace_file"]
 
@@ -176,7 +177,7 @@ class LocalFiles:
                 self._give(temp, owner)
             with disk_errors("publish", path, txid):
                 os.replace(temp, path)
-                _sync_directory(self.level0)
+                sync_directory(self.level0)
         except BaseException:
             with contextlib.suppress(OSError):
                 temp.unlink()
@@ -212,11 +213,3 @@ class _Whole:
         while view:
             view = view[self._file.write(view) :]
         return len(data)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
-from vfsstream.errors import DatabaseError, Interrupted, LtxError, NotFound, UsageError
+from vfsstream.errors import DatabaseError, Interrupted, LtxError, NotFound, ReplicaEmpty, UsageError
 from vfsstream.ltx.decoder import Batch, Decoder
 from vfsstream.ltx.header import HEADER_SIZE, Header
 from vfsstream.ltx.names import LEVELS, TXID
@@ -94,6 +94,8 @@ def find_plan(
     files = replica.all_files(LEVELS)
     if timestamp is not None:
         files = _with_exact_times(replica, files, timestamp, parallelism)
+    if not any(files.values()):
+        raise ReplicaEmpty(f"{replica.describe()} holds no LTX files", hint="check the URL and its path")
     return restore_plan(files, txid=txid, timestamp=timestamp, allow_gap=allow_gap)
 
 

@@ -13,9 +13,9 @@ from types import TracebackType
 from typing import NoReturn, Self
 
 from vfsstream.errors import DatabaseError, DiskFull
-from vfsstream.replica.rollback import sync_directory
+from vfsstream.stores.file import sync_directory
 
-__all__ = ["SIDECARS", "Target", "check_target", "sync_directory"]
+__all__ = ["SIDECARS", "Target", "check_target"]
 
 SIDECARS = ("-wal", "-shm", "-journal")
 """What SQLite keeps beside a database; an old one beside a new database would be replayed into it."""

@@ -23,7 +23,7 @@ from vfsstream.stores.watch import watch_directory
 if TYPE_CHECKING:
     from vfsstream.stores.url import StoreUrl
 
-__all__ = ["TEMP_SUFFIX", "FileStore"]
+__all__ = ["TEMP_SUFFIX", "FileStore", "sync_directory"]
 
 TEMP_SUFFIX = ".tmp"
 """Ends the name of every unfinished file; never listed."""
