@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, MutableSequence, Sequen
 from datetime import UTC, datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
 
 from vfsstream.errors import AccessDenied, AlreadyExists, NotFound, StoreError, UrlError
 from vfsstream.stores.base import TIMESTAMP, Capabilities, Fetched, ObjectInfo, Source, Store
@@ -295,7 +296,8 @@ class AzureStore(Store):
         try:
             yield
         except azure.HttpResponseError as error:
-            code = str(getattr(error, "error_code", None) or "")
+            code = getattr(error, "error_code", None) or ""
+            code = str(getattr(code, "value", code))
             status = error.status_code or 0
             said = code or (error.reason or "")
             if code in ("BlobAlreadyExists", "ConditionNotMet") or status == 412:
@@ -307,7 +309,8 @@ class AzureStore(Store):
             if status == 404:
                 raise NotFound(key) from error
             if isinstance(error, azure.ClientAuthenticationError) or status in (401, 403):
-                raise AccessDenied(f"{what}: {said or error.message}", hint=_HINTS.get(code, _GRANT)) from error
+                hint = _expiry(self._sas) or _HINTS.get(code, _GRANT)
+                raise AccessDenied(f"{what}: {said or error.message}", hint=hint) from error
             if is_retryable_status(status) or status == 0:
                 raise StoreError(
                     f"{what}: HTTP status {status}: {said or error.message}", retryable=True
@@ -335,6 +338,16 @@ _HINTS = {
     "AuthenticationFailed": "check account-key, or whether the SAS has expired",
     "AuthorizationFailure": "the account's firewall or the SAS does not allow this",
 }
+
+
+def _expiry(sas: str) -> str | None:
+    """What to say of a SAS that is past its time."""
+    end = parse_qs(sas).get("se", [""])[0]
+    try:
+        over = bool(end) and datetime.fromisoformat(end).astimezone(UTC) < datetime.now(UTC)
+    except ValueError:
+        return None
+    return f"the SAS has expired on {end}: get a fresh one" if over else None
 
 
 def _total(headers: Mapping[str, str]) -> int | None:
