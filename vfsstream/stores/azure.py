@@ -336,7 +336,7 @@ class AzureStore(Store):
 _GRANT = "grant the role Storage Blob Data Contributor, or a SAS with read, write, delete and list"
 _HINTS = {
     "AuthenticationFailed": "check account-key, or whether the SAS has expired",
-    "AuthorizationFailure": "the account's firewall or the SAS does not allow this",
+    "AuthorizationFailure": "check account-key, the role or SAS (read, write, delete, list), and the firewall",
 }
 
 
