@@ -127,10 +127,13 @@ def _query(url: str, sql: str, txid: str) -> dict[str, Any]:
     timer.name, timer.daemon = "vfsstream-query-limit", True
     timer.start()
     try:
-        connection.pragma("query_only", True)
+        connection.authorizer = _only_reading
         cursor = connection.execute(sql)
+        try:
+            names = [name for name, _ in cursor.get_description()]
+        except apsw.ExecutionCompleteError:  # no rows
+            names = []
         rows = [list(row) for _, row in zip(range(MAX_ROWS + 1), cursor, strict=False)]
-        names = [name for name, _ in connection.execute(sql).get_description()] if rows else []
     except apsw.Error as error:
         raise UsageError(f"query failed: {error}") from None
     finally:
@@ -138,6 +141,17 @@ def _query(url: str, sql: str, txid: str) -> dict[str, Any]:
         connection.close()
     values = [[cell.hex() if isinstance(cell, bytes) else cell for cell in row] for row in rows[:MAX_ROWS]]
     return {"columns": names, "rows": values, "truncated": len(rows) > MAX_ROWS}
+
+
+def _only_reading(
+    action: int, first: str | None, second: str | None, database: str | None, trigger: str | None
+) -> int:
+    """SQLite's authorizer: no other file may be attached, no setting changed, nothing written."""
+    import apsw
+
+    reading = (apsw.SQLITE_SELECT, apsw.SQLITE_READ, apsw.SQLITE_FUNCTION, apsw.SQLITE_RECURSIVE)
+    allowed = action in reading or (action == apsw.SQLITE_PRAGMA and second is None)
+    return apsw.SQLITE_OK if allowed else apsw.SQLITE_DENY
 
 
 def _target(txid: str, timestamp: str) -> dict[str, Any]:
