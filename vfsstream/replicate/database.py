@@ -222,6 +222,10 @@ class Database(LocalDatabase):
                 self._emit(events.Recovered(str(self.path), events.now(), "upload", failures))
             return reached
 
+    def report(self, error: VfsstreamError) -> None:
+        """Something that was done for this database on the remote failed: show it in status and events."""
+        self._upload_failed(error)
+
     def _upload_failed(self, error: VfsstreamError) -> None:
         self._upload_error = error
         self._upload_backoff.failed(time.monotonic())

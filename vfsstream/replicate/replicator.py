@@ -9,15 +9,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from vfsstream.errors import DatabaseError, DeadlineExceeded
+from vfsstream.errors import DatabaseError, DeadlineExceeded, VfsstreamError
 from vfsstream.ltx.names import TXID
 from vfsstream.replica import Replica
+from vfsstream.replicate.backoff import Backoff
 from vfsstream.replicate.database import Database
 from vfsstream.replicate.events import Observer
 from vfsstream.replicate.settings import Settings
 from vfsstream.replicate.status import CloseResult, DatabaseStatus
 
-__all__ = ["PollRate", "Replicator", "once"]
+__all__ = ["PollRate", "Replicator", "ensure_base", "once"]
 
 _SLOWEST = 10  # an idle database is looked at this many times less often
 _LIVELY = 2.0  # seconds after a change during which looks come at full rate
@@ -77,6 +78,8 @@ class Replicator:
         self._captured = threading.Event()
         self._threads: list[threading.Thread] = []
         self._result: CloseResult | None = None
+        interval, longest = self.database.settings.sync_interval, self.database.settings.max_backoff
+        self._base_backoff = Backoff(interval.total_seconds(), longest.total_seconds())
 
     def start(self) -> None:
         """Open the database and begin; does nothing when already running.
@@ -118,7 +121,20 @@ class Replicator:
             self._captured.clear()
             if database.poll_upload() and not self._stop.is_set():
                 database.step_upload()
+            if not self._stop.is_set():
+                self._give_base()
             database.watch()
+
+    def _give_base(self) -> None:
+        now = time.monotonic()
+        if not self.database.needs_snapshot or not self._base_backoff.ready(now):
+            return
+        try:
+            ensure_base(self.database)
+            self._base_backoff.succeeded()
+        except VfsstreamError as error:
+            self._base_backoff.failed(now)
+            self.database.report(error)
 
     def sync_and_wait(self, txid: TXID | None = None, timeout: float = 30.0) -> TXID:
         """Wait until the replica has ``txid``, or everything committed before the call.
@@ -128,7 +144,9 @@ class Replicator:
             ConflictError: the replica is somebody else's.
         """
         if txid is None:
-            return self.database.sync_and_wait(timeout)
+            reached = self.database.sync_and_wait(timeout)
+            ensure_base(self.database)
+            return reached
         deadline = time.monotonic() + timeout
         while (reached := self.database.replica_position or TXID(0)) < txid:
             if not self._threads:
@@ -189,6 +207,14 @@ class Replicator:
         return repr(self.database).replace("Database", "Replicator", 1)
 
 
+def ensure_base(database: Database) -> None:
+    """Write a snapshot if the replica has no base from which the position can be restored."""
+    from vfsstream.replicate.snapshot import snapshot_from_database
+
+    if database.needs_snapshot:
+        database.snapshot_written(snapshot_from_database(database).max_txid)
+
+
 def once(database: Database, timeout: float = 30.0) -> TXID:
     """Capture and upload what is there now, in this thread; returns the TXID reached.
 
@@ -198,4 +224,6 @@ def once(database: Database, timeout: float = 30.0) -> TXID:
     """
     if not database.path.exists() or database.path.stat().st_size == 0:
         raise DatabaseError(f"{database.path} does not exist or is empty: nothing to replicate")
-    return database.sync_and_wait(timeout)
+    reached = database.sync_and_wait(timeout)
+    ensure_base(database)
+    return reached
