@@ -148,6 +148,31 @@ class ReplicatorMachine(RuleBasedStateMachine):
         self.writer = connect(self.path)
         self.states.add(contents(self.writer))
 
+    @precondition(lambda self: self.database is not None and self.remote_is_up)
+    @rule(data=st.data(), sync_before=st.booleans(), clean=st.booleans())
+    def downtime(self, data: st.DataObject, sync_before: bool, clean: bool) -> None:
+        """The replicator is away while the application goes through laps of its own."""
+        assert self.database is not None
+        if sync_before:
+            self.insert(60, 500)
+            self.replicate()
+        if clean:
+            self.stop()
+        else:
+            self.database._close_local()
+            self.database = None
+        for _ in range(data.draw(st.integers(1, 4), "laps")):
+            for _ in range(data.draw(st.integers(0, 3), "changes")):
+                self.change("UPDATE t SET x=randomblob(20) WHERE id=?", data.draw(st.integers(1, 60), "id"))
+            if data.draw(st.booleans(), "grow"):
+                self.change("INSERT INTO t(x) VALUES(randomblob(9000))")
+            if data.draw(st.integers(0, 3), "checkpoint"):
+                self.checkpoint_by_the_application("PASSIVE")
+        self.start()
+        self.replicate()
+        assert self.database is not None
+        self.check_restored(int(self.database.position))
+
     # --- the replicator
 
     @precondition(lambda self: self.database is None)
@@ -283,7 +308,7 @@ CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_t
 
 
 def test_the_machine() -> None:
-    profile = settings(max_examples=25, stateful_step_count=40, deadline=None, suppress_health_check=CHECKS)
+    profile = settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=CHECKS)
     run_state_machine_as_test(ReplicatorMachine, settings=profile)
 
 
