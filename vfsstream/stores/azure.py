@@ -1,21 +1,22 @@
-"""Azure Blob storage as a store, over Microsoft's SDK with room for many connections."""
+"""Azure Blob storage as a store: Microsoft's SDK for uploads and listings, reads over our pooled HTTP."""
 
 from __future__ import annotations
 
 import base64
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, MutableSequence, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
-from vfsstream.errors import AccessDenied, AlreadyExists, NotFound, StoreError, UrlError
+from vfsstream.errors import AccessDenied, AlreadyExists, NotFound, StoreError, UrlError, VfsstreamError
+from vfsstream.stores.azure_sign import AzureSigner
 from vfsstream.stores.base import TIMESTAMP, Capabilities, Fetched, ObjectInfo, Source, Store
 from vfsstream.stores.deadline import time_left
 from vfsstream.stores.extras import require
-from vfsstream.stores.http import CONNECT_TIMEOUT, READ_TIMEOUT, is_retryable_status
+from vfsstream.stores.http import CONNECT_TIMEOUT, READ_TIMEOUT, HttpPool, is_retryable_status
 from vfsstream.stores.once import Once
 from vfsstream.stores.retry import RetryPolicy, call_with_retry
 from vfsstream.stores.upload import Part, send_parts, upload_parts
@@ -41,6 +42,7 @@ def open_url(url: StoreUrl, options: Mapping[str, str]) -> AzureStore:
         MissingExtra: the SDK is not installed.
     """
     require("azure.storage.blob", "azure", "abs:// replicas")
+    require("urllib3", "azure", "abs:// replicas")
     container = url.host if url.text else options.get("bucket", "")
     if not container:
         raise UrlError("no container for an abs replica", hint="abs://ACCOUNT@CONTAINER/PATH")
@@ -87,6 +89,8 @@ class AzureStore(Store):
         self.container, self.prefix, self.account = container, prefix, account
         self._endpoint, self._key, self._sas = endpoint.rstrip("/"), key, sas
         self._connection = Once(self._connect, "the connection to Azure")
+        self._signer = Once(self._make_signer, "the credentials of Azure")
+        self._pool = HttpPool(size=_POOL)
         self._starts_on_server = True
 
     def _connect(self) -> Any:
@@ -102,9 +106,7 @@ class AzureStore(Store):
         if self._key:
             credential = {"account_name": self.account, "account_key": self._key}
         elif not self._sas:
-            from azure.identity import DefaultAzureCredential
-
-            credential = DefaultAzureCredential()
+            credential = _identity()
         return ContainerClient(
             self._endpoint,
             self.container,
@@ -115,6 +117,10 @@ class AzureStore(Store):
             max_single_get_size=64 << 20,
             max_chunk_get_size=64 << 20,
         )
+
+    def _make_signer(self) -> AzureSigner:
+        credential = None if self._key or self._sas else _identity()
+        return AzureSigner(f"{self._endpoint}/{self.container}", self.account, self._key, self._sas, credential)
 
     def _blob(self, key: str) -> Any:
         return self._connection.get().get_blob_client(self.prefix + key)
@@ -129,22 +135,20 @@ class AzureStore(Store):
             offset = max(0, total + offset)
             if total == 0:
                 return Fetched(b"", 0)
-        with self._errors("read", key):
-            try:
-                totals: MutableSequence[int | None] = []
-                reader = self._blob(key).download_blob(
-                    offset=offset,
-                    length=None if size is None else max(size, 1),
-                    max_concurrency=1,
-                    raw_response_hook=lambda answer: totals.append(_total(answer.http_response.headers)),
-                    **_limits(),
-                )
-                data = reader.readall()
-                return Fetched(data if size is None else data[:size], totals[0] if totals else None)
-            except Exception as error:
-                if getattr(error, "status_code", None) == 416:
-                    return Fetched(b"", None)
-                raise
+        byte_range = f"bytes={offset}-" if size is None else f"bytes={offset}-{offset + max(size, 1) - 1}"
+        signer = self._signer.get()
+        if self._key or self._sas:
+            url, headers = signer.read(self.prefix + key, byte_range)
+        else:
+            with self._errors("read", key):
+                url, headers = signer.read(self.prefix + key, byte_range)
+        answer = self._pool.send("GET", url, headers=headers)
+        if answer.status in (200, 206):
+            return Fetched(answer.body if size is None else answer.body[:size], _total(answer.headers))
+        if answer.status == 416:
+            return Fetched(b"", None)
+        code = answer.headers.get("x-ms-error-code", "")
+        raise self._meaning(answer.status, code, "", "read", key)
 
     def stream(self, key: str, offset: int = 0) -> Iterator[bytes]:
         first = self.fetch(key, offset, _BLOCK)
@@ -298,36 +302,36 @@ class AzureStore(Store):
         except azure.HttpResponseError as error:
             code = getattr(error, "error_code", None) or ""
             code = str(getattr(code, "value", code))
-            status = error.status_code or 0
-            said = code or (error.reason or "")
-            if code in ("BlobAlreadyExists", "ConditionNotMet") or status == 412:
-                raise AlreadyExists(key) from error
-            if code == "ContainerNotFound":
-                raise StoreError(
-                    f"{what}: the container does not exist", hint="create it, or check its name"
+            if isinstance(error, azure.ClientAuthenticationError) and not error.status_code:
+                raise AccessDenied(
+                    f"{what}: {error.message}", hint="set account-key, sas-token, or log in"
                 ) from error
-            if status == 404:
-                raise NotFound(key) from error
-            if isinstance(error, azure.ClientAuthenticationError) or status in (401, 403):
-                hint = _expiry(self._sas) or _HINTS.get(code, _GRANT)
-                raise AccessDenied(f"{what}: {said or error.message}", hint=hint) from error
-            if is_retryable_status(status) or status == 0:
-                raise StoreError(
-                    f"{what}: HTTP status {status}: {said or error.message}", retryable=True
-                ) from error
-            raise StoreError(f"{what}: HTTP status {status}: {said}") from error
-        except azure.ClientAuthenticationError as error:
-            raise AccessDenied(f"{what}: {error.message}", hint="set account-key, sas-token, or log in") from error
+            raise self._meaning(error.status_code or 0, code, str(error.message), action, key) from error
         except (azure.ServiceRequestError, azure.ServiceResponseError, azure.IncompleteReadError) as error:
             raise StoreError(f"{what}: {_cause(error)}", retryable=True) from error
         except azure.AzureError as error:
             raise StoreError(f"{what}: {error}") from error
+
+    def _meaning(self, status: int, code: str, message: str, action: str, key: str) -> VfsstreamError:
+        what = f"cannot {action} {self.describe()}/{key}".rstrip("/")
+        said = code or message.partition("\n")[0]
+        if code in ("BlobAlreadyExists", "ConditionNotMet") or status == 412:
+            return AlreadyExists(key)
+        if code == "ContainerNotFound":
+            return StoreError(f"{what}: the container does not exist", hint="create it, or check its name")
+        if status == 404:
+            return NotFound(key)
+        if status in (401, 403):
+            return AccessDenied(f"{what}: {said}", hint=_expiry(self._sas) or _HINTS.get(code, _GRANT))
+        retryable = status == 0 or is_retryable_status(status)
+        return StoreError(f"{what}: HTTP status {status}: {said}".rstrip(": "), retryable=retryable)
 
     def describe(self) -> str:
         account = f"{self.account}@" if self.account else ""
         return f"abs://{account}{self.container}/{self.prefix}".rstrip("/")
 
     def close(self) -> None:
+        self._pool.close()
         client = self._connection.made
         if client is not None:
             client.close()
@@ -351,9 +355,15 @@ def _expiry(sas: str) -> str | None:
 
 
 def _total(headers: Mapping[str, str]) -> int | None:
-    """The size of the whole object; the SDK's own properties state that of the range."""
-    size = headers.get("Content-Range", "").rpartition("/")[2] or headers.get("Content-Length", "")
+    """The size of the whole object."""
+    size = headers.get("content-range", "").rpartition("/")[2] or headers.get("content-length", "")
     return int(size) if size.isdigit() else None
+
+
+def _identity() -> Any:
+    from azure.identity import DefaultAzureCredential
+
+    return DefaultAzureCredential()
 
 
 def _limits() -> dict[str, float]:
