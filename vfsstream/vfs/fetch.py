@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
-from vfsstream.errors import DeadlineExceeded, LtxError
+from vfsstream.errors import DeadlineExceeded, LtxError, NotFound
 from vfsstream.ltx import decode_frame
 from vfsstream.replica import Replica
 from vfsstream.vfs.bulk import covering_ranges
@@ -107,8 +107,14 @@ class FetchEngine:
     def _fly(self, view: View, pgno: int, version: int, check: Callable[[], None], end: float) -> bytes | None:
         flight = self._streaming(view, pgno) or self._flight(view, pgno, version, end)
         self._counts["waits"] += 1
-        info = view.files[flight.range.file]
-        flight.wait(f"page {pgno} of {info}", check, time.monotonic, end)
+        place = view.find(pgno)
+        info = view.files[place.file] if place is not None else None
+        try:
+            flight.wait(f"page {pgno} of {flight.info or info}", check, time.monotonic, end)
+        except NotFound:
+            if flight.info is None or flight.info == info:
+                raise
+            return None  # begun for an older view; this view's own place is in another file
         frame = flight.frame(pgno, version)
         if frame is None:
             return None
@@ -159,7 +165,7 @@ class FetchEngine:
             self._counts["guessed_pages"] += len(guessed)
             if not plan.established and guessed:
                 planner.guessed(guessed, count=planner.btree is not None and planner.btree.knows(pgno))
-            flights = [self._register(r, end) for r in ranges]
+            flights = [self._register(view, r, end) for r in ranges]
             stream = self._should_stream(view, plan, len(ranges))
         for flight in flights:
             self._send(view, flight, DEMAND if flight.range is demanded else GUESS)
@@ -179,7 +185,7 @@ class FetchEngine:
             end = time.monotonic() + self.options.deadline
             ranges = self._ranges(view, plan, 0)
             self._counts["guessed_pages"] += sum(len(r.frames) for r in ranges)
-            flights = [self._register(r, end) for r in ranges]
+            flights = [self._register(view, r, end) for r in ranges]
             stream = self._should_stream(view, plan, len(ranges))
         for flight in flights:
             self._send(view, flight, GUESS)
@@ -207,8 +213,8 @@ class FetchEngine:
         known = key in self.cache or key in self.windows or key in self._flights
         return known or self.local.has(pgno, version)
 
-    def _register(self, wanted: ByteRange, end: float) -> Flight:
-        flight = Flight(wanted, end)
+    def _register(self, view: View, wanted: ByteRange, end: float) -> Flight:
+        flight = Flight(wanted, end, view.files[wanted.file])
         for frame in wanted.frames:
             self._flights[frame.pgno, frame.version] = flight
         return flight
@@ -231,7 +237,7 @@ class FetchEngine:
         with self._lock:
             self._prepare(view)
             ranges = self._ranges(view, Plan(pages, established=True), 0, INTERIOR_GAP)
-            flights = [self._register(r, end) for r in ranges]
+            flights = [self._register(view, r, end) for r in ranges]
         for flight in flights:
             self._send(view, flight, GUESS)
         for flight in flights:

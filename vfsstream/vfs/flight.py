@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 from vfsstream.errors import DeadlineExceeded
+from vfsstream.plan.files import FileInfo
 from vfsstream.vfs.ranges import ByteRange
 
 __all__ = ["Flight"]
@@ -18,16 +19,17 @@ class Flight:
     """One range on its way.
 
     Attributes:
+        info: the file of the range; file numbers mean nothing to readers of other views.
         data: the bytes, once here.
         error: why they never came.
         started: a thread has taken it up.
         trouble: the last failure that was retried.
     """
 
-    __slots__ = ("_done", "data", "deadline", "error", "range", "started", "trouble")
+    __slots__ = ("_done", "data", "deadline", "error", "info", "range", "started", "trouble")
 
-    def __init__(self, wanted: ByteRange, deadline: float) -> None:
-        self.range, self.deadline = wanted, deadline
+    def __init__(self, wanted: ByteRange, deadline: float, info: FileInfo | None = None) -> None:
+        self.range, self.deadline, self.info = wanted, deadline, info
         self.data: bytes | None = None
         self.error: Exception | None = None
         self.trouble: Exception | None = None

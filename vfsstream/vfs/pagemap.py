@@ -244,6 +244,7 @@ def _renumbered(
 ) -> tuple[list[FileInfo], Columns]:
     import numpy
 
+    files = list(files)  # the follower may append to the shared list meanwhile
     used = numpy.zeros(len(files), bool)
     for start in range(0, len(columns.file), SLICE):
         part = slice(start, start + SLICE)
