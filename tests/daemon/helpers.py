@@ -31,7 +31,7 @@ class Daemon:
     def __init__(self, directory: Path, *arguments: object, env: dict[str, str] | None = None) -> None:
         self.log_path = directory / f"log-{time.monotonic_ns()}"
         environment = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
-        words = [sys.executable, "-m", "vfsstream", "replicate", *map(str, arguments)]
+        words = [sys.executable, "-X", "faulthandler", "-m", "vfsstream", "replicate", *map(str, arguments)]
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(
                 words, stderr=log, stdout=subprocess.PIPE, cwd=directory, env=environment
@@ -44,7 +44,12 @@ class Daemon:
 
     def said(self, text: str) -> None:
         """Wait for a line."""
-        until(lambda: text in self.log or self.process.poll() is not None, f"{text!r} in the log:\n{self.log}")
+        try:
+            until(lambda: text in self.log or self.process.poll() is not None, f"{text!r} in the log")
+        except AssertionError:
+            self.process.send_signal(signal.SIGABRT)  # its threads' stacks go to the log
+            self.process.wait(DEADLINE)
+            raise AssertionError(f"{text!r} is not in the log:\n{self.log}") from None
         assert text in self.log, self.log
 
     def stop(self, number: int = signal.SIGTERM) -> int:

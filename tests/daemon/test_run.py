@@ -294,3 +294,14 @@ def test_usage_errors_of_replicate(vfsstream: Vfsstream) -> None:
         done = vfsstream("replicate", *words)
         assert (done.returncode, done.stdout) == (1, "")
         assert message in done.stderr
+
+
+def test_reset_keeps_off_a_living_replicator(tmp_path: Path, database: Path, vfsstream: Vfsstream) -> None:
+    url = f"file://{tmp_path}/replica"
+    with daemon(tmp_path, database, url, "-log-level", "debug") as running:
+        running.said("msg=upload")
+        refused = vfsstream("reset", database)
+        assert refused.returncode == 1
+        assert "being replicated now" in refused.stderr
+        assert running.stop() == 0, running.log
+    assert vfsstream("reset", database).returncode == 0

@@ -55,7 +55,7 @@ def _refuse_a_living_replicator(path: str, meta: str) -> None:
     """A replicator holds a lock in the directory of local state as long as it lives."""
     import fcntl
 
-    lock = os.path.join(meta, "lock")
+    lock = os.path.join(meta, "vfsstream", "lock")
     if not os.path.exists(lock):
         return
     with open(lock, "rb+") as file:
