@@ -15,9 +15,10 @@ KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr
 
 
 class Azurite(Daemon):
-    """It checks keys and SAS. Blobs survive a kill."""
+    """It checks keys and SAS. Its index is written every few seconds: a kill may lose the last blobs."""
 
     name = "azurite"
+    saves_late = True
 
     def __init__(self, home: Path) -> None:
         super().__init__(home)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,18 @@ SERVERS = {
 """Name, module, class. Each class has ``url(name)``, ``options`` and ``litestream(name)``."""
 
 
+def start(name: str, home: Path) -> Daemon:
+    """A running server of that kind with its files below ``home``; the caller stops it."""
+    module, class_name = SERVERS[name]
+    daemon: Daemon = getattr(importlib.import_module(module), class_name)(home)
+    try:
+        daemon.start()
+    except BaseException:
+        daemon.stop()
+        raise
+    return daemon
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Daemon]]:
     """``server("moto")`` is the running server of that name."""
@@ -32,14 +45,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
 
     def get(name: str) -> Daemon:
         if name not in running:
-            module, class_name = SERVERS[name]
-            daemon: Daemon = getattr(importlib.import_module(module), class_name)(tmp_path_factory.mktemp(name))
-            try:
-                daemon.start()
-            except BaseException:
-                daemon.stop()
-                raise
-            running[name] = daemon
+            running[name] = start(name, tmp_path_factory.mktemp(name))
         return running[name]
 
     yield get
