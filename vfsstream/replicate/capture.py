@@ -38,6 +38,7 @@ class Written:
     Attributes:
         reason: why all pages (or all that differ) were written; ``None`` for a plain increment.
         full: it holds every page.
+        page_size_changed: it begins a new chain.
         complete: nothing committed was left for another step.
     """
 
@@ -49,6 +50,7 @@ class Written:
     reason: str | None
     seconds: float
     complete: bool
+    page_size_changed: bool = False
 
 
 @dataclass(slots=True)
@@ -374,6 +376,7 @@ class Capture:
         started = time.monotonic()
         after, before = plan.after, self.captured
         rebuilt = plan.full or before is None
+        new_chain = before is not None and before.page_size != after.page_size
         header = _header(after, self._timestamp(), plan.offset, plan.end - plan.offset, plan.salts)
         changes, count, trailer = Changes(), 0, None
 
@@ -411,7 +414,7 @@ class Capture:
         self._at_point("capture:recorded")
         seconds = time.monotonic() - started
         return Written(
-            TXID(after.txid), count, after.commit, size, rebuilt, plan.reason, seconds, plan.complete
+            TXID(after.txid), count, after.commit, size, rebuilt, plan.reason, seconds, plan.complete, new_chain
         )  # fmt: skip
 
     def _unchanged(self, after: Captured) -> None:

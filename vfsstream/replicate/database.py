@@ -27,6 +27,7 @@ from vfsstream.plan.files import FileInfo
 from vfsstream.replica import Replica
 from vfsstream.replicate import events
 from vfsstream.replicate.backoff import Backoff
+from vfsstream.replicate.capture import Written
 from vfsstream.replicate.events import Observer
 from vfsstream.replicate.lease import Lease
 from vfsstream.replicate.localdatabase import LocalDatabase
@@ -67,6 +68,7 @@ class Database(LocalDatabase):
         self._upload_error: VfsstreamError | None = None
         self._last_upload_at: datetime | None = None
         self._uploader: Uploader | None = None
+        self._contact_due = 0.0
 
     # --- life -----------------------------------------------------------------------------------------------
 
@@ -185,9 +187,12 @@ class Database(LocalDatabase):
             self._upload_lock.release()
         self._judge_stall()
 
-    def _file_written(self, txid: TXID) -> None:
-        if self._uploader is not None:
-            self._uploader.written_here(txid)
+    def _file_written(self, written: Written) -> None:
+        if self._uploader is None:
+            return
+        self._uploader.written_here(written.txid)
+        if written.page_size_changed:  # nothing before this file can be merged with it: a new base
+            self._uploader.needs_snapshot = True
 
     def _whereabouts(self) -> str:
         reached = self.replica_position
@@ -210,6 +215,10 @@ class Database(LocalDatabase):
                 raise DatabaseError(f"{self.path} is not open")
             if deadline is not None and time.monotonic() >= deadline:
                 raise DeadlineExceeded(f"no time left to upload {self.path}")
+            now = time.monotonic()
+            if uploader.position is None or (now >= self._contact_due and uploader.position < self._position):
+                uploader.forget_contact()
+                self._contact_due = now + self.settings.contact_interval.total_seconds()
             try:
                 reached = uploader.run(self._position)
             except (StoreError, ConflictError, LtxError, DatabaseError) as error:

@@ -157,7 +157,7 @@ class LocalDatabase:
     def _whereabouts(self) -> str:
         return f"captured up to {self._position}"
 
-    def _file_written(self, txid: TXID) -> None:
+    def _file_written(self, written: Written) -> None:
         """A local file was published by this process."""
 
     # --- capture --------------------------------------------------------------------------------------------
@@ -227,7 +227,7 @@ class LocalDatabase:
         self._position = written.txid
         self._pace.take(now)
         self._lag.captured(written.txid, now, complete=written.complete)
-        self._file_written(written.txid)
+        self._file_written(written)
         path, at = str(self.path), events.now()
         if written.reason is not None:
             self._emit(events.FullImage(path, at, written.txid, written.reason))

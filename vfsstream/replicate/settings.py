@@ -30,6 +30,7 @@ class Settings:
         lease_ttl: how long a lease outlives its last use.
         lease_owner: the name that others are shown; by default host name and process id.
         fork: when the replica holds another history than the local files: refuse, or go on above it in full.
+        contact_interval: between two looks at all that the replica has, made only when there is something to upload.
         shutdown_sync_timeout: how long a close tries to upload the rest.
         shutdown_sync_interval: between two of these tries.
         max_backoff: longest pause after repeated errors.
@@ -51,6 +52,7 @@ class Settings:
     lease_ttl: timedelta = timedelta(seconds=60)
     lease_owner: str | None = None
     fork: Literal["refuse", "take-over"] = "refuse"
+    contact_interval: timedelta = timedelta(hours=1)
     shutdown_sync_timeout: timedelta = timedelta(seconds=30)
     shutdown_sync_interval: timedelta = timedelta(milliseconds=500)
     max_backoff: timedelta = timedelta(minutes=5)
