@@ -58,6 +58,7 @@ class Uploader:
         self.position: TXID | None = None
         self.listing: dict[int, list[FileInfo]] | None = None
         self.needs_snapshot = False
+        self._remote_page_size: int | None = None
         self._sent_here: set[int] = set()
         self.bytes = self.files = 0
         self.interrupted = threading.Event()
@@ -90,7 +91,7 @@ class Uploader:
         if isinstance(standing, Behind):
             self._rebase(standing.newest, "the replica is ahead of the local files")
             self.listing, self.position = remote, standing.newest
-            self.needs_snapshot = False
+            self._remote_page_size = self._page_size_of(remote, standing.newest)
             return
         if standing.common is not None and not self._same(standing.common):
             if not self._take_over:
@@ -104,12 +105,21 @@ class Uploader:
             self._rebase(above, "the replica continues another history")
             self.listing, self.position, self.needs_snapshot = remote, above, True
             return
-        self.listing, self.needs_snapshot = remote, standing.needs_snapshot
+        self.listing = remote
+        self.needs_snapshot = self.needs_snapshot or standing.needs_snapshot
         self.position = position
         if standing.missing:
             self.position = TXID(standing.missing[0] - 1)
             self._send([txid for txid in standing.missing if txid <= position])
             self.position = position
+
+    def _page_size_of(self, remote: dict[int, list[FileInfo]], txid: TXID) -> int | None:
+        for files in remote.values():
+            for info in files:
+                if info.max_txid == txid:
+                    head = self.replica.fetch(info, 0, HEADER_SIZE).data
+                    return Header.unpack(head, name=self.replica.key(info)).page_size
+        return None
 
     def _send(self, txids: list[TXID]) -> None:
         if len(txids) == 1:
@@ -178,6 +188,9 @@ class Uploader:
         txid = sent.info.min_txid
         if self.position is not None and txid == self.position + 1:
             self.position = txid
+        if self._remote_page_size not in (None, sent.page_size):
+            self.needs_snapshot = True  # files of two page sizes cannot be merged
+        self._remote_page_size = sent.page_size
         self.bytes += sent.info.size
         self.files += 1
         self._uploaded(sent.info, sent.full, sent.page_size)
