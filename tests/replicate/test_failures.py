@@ -510,6 +510,29 @@ def test_the_write_lock_is_not_held_while_encoding(case: Case) -> None:
     case.same()
 
 
+@pytest.mark.interop
+def test_no_commit_slips_in_between_the_last_look_and_the_checkpoint(case: Case, litestream: str) -> None:
+    outcomes: list[str] = []
+
+    def at_point(point: str) -> None:
+        if point == "checkpoint:sealed":
+            case.writer.set_busy_timeout(0)
+            try:
+                case.writer.execute("INSERT INTO t(x) VALUES('slipped in')")
+                outcomes.append("written")
+            except apsw.BusyError:
+                outcomes.append("refused")
+
+    with Database(case.path, f"file://{case.replica}", at_point=at_point) as database:
+        once(database)
+        case.write()
+        assert database.checkpoint().complete
+        case.write()
+        once(database)
+    assert contents(restore_theirs(litestream, case.replica, case.target)) == contents(case.writer)
+    assert outcomes == ["refused"]
+
+
 def test_a_database_held_exclusively_is_a_clear_error(case: Case) -> None:
     case.writer.execute("PRAGMA locking_mode=EXCLUSIVE")
     case.write()

@@ -92,7 +92,7 @@ class Capture:
         self.source, self.local = source, local
         self._record = StateRecord(local.own)
         self._prints = Fingerprints(local.own) if fingerprints else None
-        self._clock, self._at_point = clock, at_point
+        self._clock, self.at_point = clock, at_point
         self._last_ms = 0
         self._tail_done: bytes | None = None
         self.position = TXID(0)
@@ -397,7 +397,7 @@ class Capture:
                     f"refused to publish TXID {TXID(after.txid)}: {grown} of the {expected} pages by which the "
                     f"database grew from {commit_before} to {after.commit} pages are there"
                 )
-            self._at_point("capture:encoded")
+            self.at_point("capture:encoded")
             trailer = encoder.finish()
             return count > 0 or not plan.only_if_changed
 
@@ -405,13 +405,13 @@ class Capture:
         if size is None or trailer is None:
             self._unchanged(after)
             return None
-        self._at_point("capture:published")
+        self.at_point("capture:published")
         self.position, self.captured = TXID(after.txid), after
         with contextlib.suppress(DatabaseError):  # hints: without them the next start does more work
             self._record.save(after, trailer.file_checksum)
             if self._prints is not None:
                 self._prints.record(after.txid, after.commit, changes, full=rebuilt)
-        self._at_point("capture:recorded")
+        self.at_point("capture:recorded")
         seconds = time.monotonic() - started
         return Written(
             TXID(after.txid), count, after.commit, size, rebuilt, plan.reason, seconds, plan.complete, new_chain

@@ -122,6 +122,7 @@ def _sealed(
             if size > _PENDING_LIMIT:
                 raise Torn
         pending = capture.pending()
+        capture.at_point("checkpoint:sealed")
         while True:
             source.end_read()
             try:
