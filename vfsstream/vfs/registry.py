@@ -36,6 +36,7 @@ class Registry:
         self._lock = threading.Lock()  # guards _entries and every entry's users and idle_since
         self._entries: dict[Options, _Entry] = {}
         self._reaper: threading.Thread | None = None
+        self._exiting = False
 
     def acquire(self, options: Options) -> Database:
         """The database of these options, opened when it is not yet; give it back with :meth:`release`.
@@ -65,7 +66,7 @@ class Registry:
             if entry is None:
                 return
             entry.users -= 1
-            if entry.users > 0:
+            if entry.users > 0 or self._exiting:
                 return
             entry.idle_since = time.monotonic()
             if entry.database is None or entry.database.follower is None:
@@ -115,7 +116,8 @@ class Registry:
                 entry.database.after_fork()
 
     def close_all(self) -> None:
-        """At exit: stop every thread."""
+        """At exit: stop every thread, and start none when connections are destroyed later."""
+        self._exiting = True
         for database in self.open_databases():
             database.close()
 
