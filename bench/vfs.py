@@ -48,11 +48,11 @@ class Measured:
 
 
 def measure(server: ServerProcess, side: str, url: str, name: str) -> Measured:
-    """Run a workload in a process of its own."""
-    server.reset()
+    """Run a workload in a process of its own, which opens a tiny replica first."""
+    tiny = server.url("bench", "tiny")
     environment = {**os.environ, **CREDENTIALS, "PYTHONPATH": str(ROOT), "LITESTREAM_REPLICA_URL": url}
     environment.pop("AWS_CA_BUNDLE", None)  # the extension's S3 client refuses to start with it
-    command = [sys.executable, "-m", "bench.vfs_worker", side, url, name]
+    command = [sys.executable, "-m", "bench.vfs_worker", side, url, name, tiny, server.endpoint]
     done = subprocess.run(
         command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=1800, check=False
     )
@@ -61,8 +61,7 @@ def measure(server: ServerProcess, side: str, url: str, name: str) -> Measured:
         raise SystemExit(f"{side}, {name}: {done.stderr[-2000:]}")
     found = json.loads(lines[-1])
     state = server.state()
-    counts = state["counts"]
-    requests = counts.get("LIST", 0) + counts.get("GET", 0) + counts.get("HEAD", 0)
+    requests = sum(state["counts"].get(kind, 0) for kind in ("LIST", "GET", "HEAD"))
     return Measured(found["wall"], requests, state["sent"] / 1e6, found["rss"])
 
 
@@ -89,6 +88,7 @@ def main(
         _as_s3(base / "replica", base / "flat" / "one", only_snapshot=True)
         add_small_files(Replica.open(local), 999)
         _as_s3(base / "replica", base / "flat" / "many")
+        _as_s3(ROOT / "tests" / "golden" / "litestream-0.5.17" / "empty", base / "flat" / "tiny")
         server.load("bench", "", base / "flat")
         server.set(latency, bandwidth)
         for name in names or list(WORK):

@@ -9,6 +9,7 @@ import json
 import random
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
@@ -23,9 +24,10 @@ def open_theirs(url: str) -> apsw.Connection:
     """A connection through Litestream's extension, which registers the same name in this SQLite."""
     import litestream_vfs
 
-    loader = apsw.Connection(":memory:")
-    loader.enable_load_extension(True)
-    loader.load_extension(litestream_vfs.loadable_path(), "sqlite3_litestreamvfs_init")
+    if "litestream" not in apsw.vfs_names():
+        loader = apsw.Connection(":memory:")
+        loader.enable_load_extension(True)
+        loader.load_extension(litestream_vfs.loadable_path(), "sqlite3_litestreamvfs_init")
     return apsw.Connection(f"file:bench.db?vfs=litestream&replica_url={quote(url, safe='')}", flags=FLAGS)
 
 
@@ -98,10 +100,10 @@ def resident() -> float:
 
 
 def main() -> None:
-    side, url, name = sys.argv[1:4]
+    side, url, name, other, server = sys.argv[1:6]
     opener = {"litestream": open_theirs, "vfsstream": open_ours, "file": open_file}[side]
-    if side == "vfsstream":
-        import vfsstream  # noqa: F401 - the start of the interpreter is not the open
+    opener(other).close()  # the start of the program and the import of its parts are not the open
+    urllib.request.urlopen(f"{server}/-/reset", timeout=60).close()
     before = resident()
     mark("open")
     db = opener(url)
