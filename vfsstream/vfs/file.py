@@ -36,6 +36,9 @@ def patch_first_page(page: bytes | memoryview, view: View) -> bytes:
     patched[24:28] = counter
     patched[28:32] = view.commit.to_bytes(4, "big")
     patched[92:96] = counter
+    if view.generation:  # another history may have the same schema cookie for another schema
+        cookie = int.from_bytes(patched[40:44], "big") + view.generation * 0x10001
+        patched[40:44] = (cookie & 0x7FFFFFFF).to_bytes(4, "big")
     return bytes(patched)
 
 
