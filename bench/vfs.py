@@ -15,6 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from bench.picture import bars
 from bench.restore import ROOT, add_small_files, make_database
 from bench.server import ServerProcess
 from bench.vfs_worker import WORK
@@ -137,6 +138,11 @@ if __name__ == "__main__":
     parser.add_argument("--latency", type=float, default=0.02, help="seconds")
     parser.add_argument("--bandwidth", type=float, default=100e6, help="bytes per second")
     parser.add_argument("--peer-scan", action="store_true", help="full scans on the extension too")
+    parser.add_argument("--figure", type=Path, help="draw the pairs into this SVG file")
     parser.add_argument("names", nargs="*", help="workloads; all without")
     given = parser.parse_args()
-    main(given.megabytes, given.latency, given.bandwidth, given.names or None, given.peer_scan)
+    rows = main(given.megabytes, given.latency, given.bandwidth, given.names or None, given.peer_scan)
+    if given.figure:
+        title = f"Seconds over S3 at {given.latency * 1000:g} ms, {given.megabytes} MB database"
+        pairs = [(name, theirs.wall, ours.wall) for name, theirs, ours in rows if theirs is not None]
+        given.figure.write_text(bars(title, "s", pairs))
