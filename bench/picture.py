@@ -38,9 +38,8 @@ def bars(title: str, unit: str, rows: Sequence[tuple[str, float, float]]) -> str
         y = TOP + number * ROW + 6
         parts.append(f'<text x="{LEFT - 10}" y="{y + 21}" text-anchor="end">{escape(what)}</text>')
         for value, colour, shift in ((theirs, THEIRS, 0), (ours, OURS, 17)):
-            parts.append(
-                f'<rect x="{LEFT}" y="{y + shift}" width="{max(1.0, x(value) - LEFT):.1f}" height="15" fill="{colour}"/>'
-            )
+            width = max(1.0, x(value) - LEFT)
+            parts.append(f'<rect x="{LEFT}" y="{y + shift}" width="{width:.1f}" height="15" fill="{colour}"/>')
         end = max(x(theirs), x(ours)) + 8
         parts.append(f'<text x="{end:.1f}" y="{y + 21}" font-weight="bold">{_ratio(theirs / ours)}</text>')
     return "\n".join([*parts, "</svg>", ""])
