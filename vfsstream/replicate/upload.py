@@ -14,7 +14,7 @@ from vfsstream.plan.files import FileInfo
 from vfsstream.replica import Replica
 from vfsstream.replicate.lease import Lease
 from vfsstream.replicate.localfiles import LocalFiles
-from vfsstream.replicate.reconcile import Behind, compare
+from vfsstream.replicate.reconcile import Behind, Standing, compare
 
 __all__ = ["Uploader"]
 
@@ -62,6 +62,9 @@ class Uploader:
         self._sent_here: set[int] = set()
         self.bytes = self.files = 0
         self.interrupted = threading.Event()
+        self._unmet = local.own / "unmet"
+        if not local.txids():
+            self._unmet.touch()
 
     def run(self, position: TXID) -> TXID:
         """Upload every local file up to ``position``.
@@ -88,6 +91,11 @@ class Uploader:
         remote = self.replica.all_files(LEVELS)
         local = self.local.infos()
         standing = compare(local, position, remote)
+        newest = max((info.max_txid for files in remote.values() for info in files), default=TXID(0))
+        if self._unmet.exists() and newest and not self._is_ours(standing):
+            # Local files begun without a look at the replica share no history with it: the numbers collide only.
+            # Those given so far are given anew, so that the chain goes on without a gap.
+            standing = Behind(newest)
         if isinstance(standing, Behind):
             self._rebase(standing.newest, "the replica is ahead of the local files")
             self.listing, self.position = remote, standing.newest
@@ -100,7 +108,6 @@ class Uploader:
                     f"{self.local.path(standing.common)}: it continues another history",
                     hint="replicate to another place, or take over with fork=take-over (all pages, above that TXID)",
                 )
-            newest = max(info.max_txid for files in remote.values() for info in files)
             above = max(newest, position)
             self._rebase(above, "the replica continues another history")
             self.listing, self.position, self.needs_snapshot = remote, above, True
@@ -108,6 +115,7 @@ class Uploader:
         self.listing = remote
         self.needs_snapshot = self.needs_snapshot or standing.needs_snapshot
         self.position = position
+        self._unmet.unlink(missing_ok=True)
         if standing.missing:
             self.position = TXID(standing.missing[0] - 1)
             self._send([txid for txid in standing.missing if txid <= position])
@@ -120,6 +128,10 @@ class Uploader:
                     head = self.replica.fetch(info, 0, HEADER_SIZE).data
                     return Header.unpack(head, name=self.replica.key(info)).page_size
         return None
+
+    def _is_ours(self, standing: Behind | Standing) -> bool:
+        """Whether the replica holds what was begun here: the first upload arrived, then we were killed."""
+        return isinstance(standing, Standing) and standing.common is not None and self._same(standing.common)
 
     def _send(self, txids: list[TXID]) -> None:
         if len(txids) == 1:
