@@ -53,6 +53,7 @@ def test_it_goes_on_above_the_replica(tmp_path: Path, before: int, captured: int
             write(second, f"new {number}")
             database.sync()
         reached = database.sync_and_wait()
+        assert not (database.meta_dir / "vfsstream" / "unmet").exists()
         if database.needs_snapshot:
             from vfsstream.replicate.snapshot import snapshot_from_database
 

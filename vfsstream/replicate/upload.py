@@ -100,6 +100,7 @@ class Uploader:
             self._rebase(standing.newest, "the replica is ahead of the local files")
             self.listing, self.position = remote, standing.newest
             self._remote_page_size = self._page_size_of(remote, standing.newest)
+            self._unmet.unlink(missing_ok=True)
             return
         if standing.common is not None and not self._same(standing.common):
             if not self._take_over:
