@@ -256,6 +256,7 @@ def test_a_failed_upload_is_aborted(line: Wire) -> None:
         opened(line).put("0000/k", iter([b"x" * (6 << 20)]))
     assert line.last().method == "DELETE"
     assert "uploadId=u1" in line.last().target
+    assert not [seen for seen in line.seen if "expect" in seen.headers], "no round trip to ask whether to send"
 
 
 def test_a_server_that_ignores_ranges(line: Wire) -> None:

@@ -51,13 +51,15 @@ def test_memory_is_bounded_by_the_parts_in_flight() -> None:
         target=lambda: send_parts(upload_parts(source(), 10), lambda part: gate.wait(60), concurrency=3)
     )
     sending.start()
-    end = time.monotonic() + 30
-    while read[0] < 40 and time.monotonic() < end:
-        time.sleep(0.01)
-    time.sleep(0.1)
-    assert read[0] <= (3 + 2) * 10
-    gate.set()
-    sending.join(60)
+    try:
+        end = time.monotonic() + 30
+        while read[0] < 40 and time.monotonic() < end:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        assert read[0] <= (3 + 2) * 10
+    finally:
+        gate.set()
+        sending.join(60)
     assert read[0] == 1000
 
 
