@@ -8,7 +8,9 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,23 +52,25 @@ def browse(chromium: str, *arguments: str) -> str:
 @pytest.mark.timeout(400)
 def test_the_page_shows_what_happens(tmp_path: Path, chromium: str) -> None:
     entries = []
+    figure = os.environ.get("VFSSTREAM_SAVE_FIGURES")  # an empty directory whose name may be seen in the picture
+    top = Path(figure) if figure else tmp_path
     for number in range(3):
-        path = tmp_path / f"tenant-{number}.db"
+        path = top / f"tenant-{number}.db"
         make_database(path, 200)
-        entries.append(f"  - {{path: {path}, replica: {{path: {tmp_path}/replica/{number}}}}}\n")
+        entries.append(f"  - {{path: {path}, replica: {{path: {top}/replica/{number}}}}}\n")
     config = tmp_path / "app.yml"
     config.write_text("addr: ':0'\nlevels: [{interval: 2s}]\ndbs:\n" + "".join(entries))
     with daemon(tmp_path, "-config", config) as running:
         running.said("serving metrics")
         running.said("snapshot complete")
         for number in range(12):
-            add_row(tmp_path / f"tenant-{number % 3}.db", number)
+            add_row(top / f"tenant-{number % 3}.db", number)
         running.said("compaction complete")
         url = running.log.split("url=")[1].split()[0]
         page = browse(chromium, "--virtual-time-budget=6000", "--dump-dom", url)
         picture = tmp_path / "dashboard.png"
         browse(chromium, "--virtual-time-budget=6000", f"--screenshot={picture}", url)
-        if os.environ.get("VFSSTREAM_SAVE_FIGURES"):
+        if figure:
             figures = ROOT / "docs" / "figures"
             figures.mkdir(parents=True, exist_ok=True)
             shutil.copy(picture, figures / "dashboard.png")
@@ -83,3 +87,21 @@ def test_the_page_shows_what_happens(tmp_path: Path, chromium: str) -> None:
     assert "<td>PUT</td>" in page
     assert "<form" not in page
     assert "<button" not in page
+
+
+def test_the_page_without_a_replicator(tmp_path: Path, golden: Callable[[str], Path], chromium: str) -> None:
+    url = f"file://{golden('levels')}"
+    words = [sys.executable, "-m", "vfsstream", "dashboard", "-addr", "127.0.0.1:0", "-interval", "200ms", url]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=environment) as program:
+        try:
+            assert program.stderr is not None
+            address = program.stderr.readline().split(": ", 1)[1].strip()
+            page = browse(chromium, "--virtual-time-budget=4000", "--dump-dom", address)
+            program.send_signal(signal.SIGINT)
+            assert program.wait(60) == 0
+        finally:
+            program.kill()
+    assert url in page
+    assert "snapshots" in page
+    assert "level 1" in page

@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "completion": ("completion", "print the completion script of a shell"),
     "config": ("config", "check a configuration file, or list its keys"),
     "copy": ("copy", "copy a replica to a second place"),
+    "dashboard": ("dashboard", "serve a page that shows replicas, live"),
     "databases": ("databases", "list the databases of the configuration"),
     "info": ("control", "show the running daemon"),
     "list": ("control", "list the databases of the running daemon"),
