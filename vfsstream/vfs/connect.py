@@ -50,7 +50,7 @@ def database_uri(replica_url: str | None = None, *, name: str | None = None, **o
         if value is not None:
             parameters[key] = _text(value)
     query = "&".join(f"{key}={quote(value, safe='')}" for key, value in parameters.items())
-    label = name or (replica_url or "replica").rstrip("/").rpartition("/")[2].partition("?")[0] or "replica"
+    label = name or (replica_url or "").partition("?")[0].rstrip("/").rpartition("/")[2] or "replica"
     return f"file:{quote(label, safe='')}?{query}"
 
 
