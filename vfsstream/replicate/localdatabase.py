@@ -64,6 +64,7 @@ class LocalDatabase:
         self._pace = Pace(settings.sync_interval.total_seconds(), settings.sync_burst)
         self._pacing = Pacing()
         self._next_look = 0.0
+        self._quiet_until = 0.0  # no checkpoint becomes due before this, unless frames come
         self._last_checkpoint = time.monotonic()
         self._sync_error: VfsstreamError | None = None
         self._last_sync_at: datetime | None = None
@@ -94,6 +95,10 @@ class LocalDatabase:
         source = self._source
         now = time.monotonic()
         if now >= self._next_look:
+            if self._is_quiet(now):
+                self._next_look = now + self.settings.monitor_interval.total_seconds()
+                self._last_sync_at = datetime.now(UTC)
+                return False
             return self._sync_backoff.ready(now)
         if source is None:
             return False
@@ -104,6 +109,19 @@ class LocalDatabase:
             return False
         self._lag.saw_change(now)
         return self._pace.ready(now) and self._sync_backoff.ready(now)
+
+    def _is_quiet(self, now: float) -> bool:
+        """The thorough look of an idle database, cheap enough for whoever polls: a few system calls, no lock.
+
+        No frame came, no checkpoint became due, and nobody exchanged a file.
+        """
+        source = self._source
+        if source is None or now >= self._quiet_until or self._sync_backoff.failures:
+            return False
+        try:
+            return source.look() == self._seen and source.changed_underneath() is None
+        except (OSError, ValueError, AssertionError):  # closed this moment
+            return False
 
     def step_capture(self) -> None:
         """Capture what is committed, and checkpoint if it is time. Returns at once if another thread is at it."""
@@ -202,6 +220,7 @@ class LocalDatabase:
 
     def _drop_source(self) -> None:
         source, self._source, self._capture = self._source, None, None
+        self._quiet_until = 0.0
         self._generation += 1
         if source is not None:
             source.close()
@@ -225,6 +244,7 @@ class LocalDatabase:
     def _note(self, written: Written) -> None:
         now = time.monotonic()
         self._position = written.txid
+        self._quiet_until = 0.0
         self._pace.take(now)
         self._lag.captured(written.txid, now, complete=written.complete)
         self._file_written(written)
@@ -250,6 +270,9 @@ class LocalDatabase:
             capture.captured.end, capture.captured.page_size, uncopied, now - self._last_checkpoint
         )  # fmt: skip
         why = is_due(situation, self.settings)
+        if why is None:
+            interval = self.settings.checkpoint_interval.total_seconds()
+            self._quiet_until = self._last_checkpoint + interval if uncopied and interval > 0 else float("inf")
         if why is not None and self._pacing.allows(now):
             self._run_checkpoint(capture, source, wait=why == "emergency")
 
