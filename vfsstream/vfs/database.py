@@ -14,7 +14,9 @@ from vfsstream.errors import CorruptError, MissingError, ViewExpired
 from vfsstream.plan import restore_plan
 from vfsstream.plan.files import FileInfo
 from vfsstream.replica import Replica
+from vfsstream.vfs.diskcache import directory_for
 from vfsstream.vfs.follower import Follower
+from vfsstream.vfs.indexcache import IndexCache
 from vfsstream.vfs.opening import LoadedFile, read_plan_files
 from vfsstream.vfs.options import Options
 from vfsstream.vfs.pagemap import missing_from, replace_places, take_places
@@ -39,6 +41,13 @@ def make_source(replica: Replica, options: Options) -> PageSource:
 
         return FetchEngine(replica, options)
     return SimpleSource(replica, options.cache_size, options.deadline, options.max_requests)
+
+
+def index_cache_for(replica: Replica, options: Options) -> IndexCache | None:
+    """Where page indexes are kept for the next process, if anywhere."""
+    if options.cache_dir is None:
+        return None
+    return IndexCache(directory_for(options.cache_dir, replica.describe()))
 
 
 def frames_of(view: View, loaded: LoadedFile) -> Iterable[Frame]:
@@ -78,6 +87,7 @@ class Database:
                 moment=options.time,
                 wait=options.wait,
                 poll=options.poll_interval,
+                index_cache=index_cache_for(self.replica, options),
             )
             source = make_source(self.replica, options)
         except BaseException:

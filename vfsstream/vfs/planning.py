@@ -13,7 +13,7 @@ from vfsstream.ltx.names import TXID
 from vfsstream.plan import restore_plan
 from vfsstream.plan.files import FileInfo
 from vfsstream.replica import Replica
-from vfsstream.vfs.opening import LoadedFile, read_plan_files
+from vfsstream.vfs.opening import IndexStore, LoadedFile, read_plan_files
 from vfsstream.vfs.pagemap import Incoming, build
 from vfsstream.vfs.view import View
 
@@ -49,12 +49,14 @@ def open_view(
     wait: float = 0.0,
     poll: float = 1.0,
     generation: int = 0,
+    index_cache: IndexStore | None = None,
 ) -> Opened:
     """The newest view of a replica, or the one at a TXID or before a moment.
 
     Args:
         wait: seconds to wait for a first file to appear.
         poll: seconds between two looks while waiting.
+        index_cache: page indexes that earlier processes read.
 
     Raises:
         ReplicaEmpty: no file, after ``wait`` seconds.
@@ -71,7 +73,7 @@ def open_view(
                 plan = restore_plan(older_than(replica, files, moment))
             else:
                 plan = restore_plan(files, txid=txid)
-            loaded = read_plan_files(replica, plan)
+            loaded = read_plan_files(replica, plan, index_cache=index_cache)
             return Opened(build([incoming(file) for file in loaded], generation, yield_now), loaded, files)
         except NotFound as error:
             missing += 1

@@ -1,0 +1,74 @@
+"""Headers and page indexes of LTX files on disk: files never change, so the next process need not ask for them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from fastcrc.crc64 import go_iso
+
+from vfsstream.ltx import HEADER_SIZE
+from vfsstream.plan.files import FileInfo
+from vfsstream.vfs.diskcache import identity
+
+__all__ = ["IndexCache"]
+
+KEEP = 7 * 24 * 3600.0
+"""Seconds after which an index that no plan uses any more is removed."""
+
+
+class IndexCache:
+    """One small file per LTX file, written under a temporary name, with a checksum.
+
+    A file that cannot be read or does not match counts as absent; one that cannot be written is not kept.
+
+    Args:
+        directory: of the replica; a subdirectory is made in it.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory / "index"
+        with contextlib.suppress(OSError):
+            self.directory.mkdir(exist_ok=True)
+
+    def _path(self, info: FileInfo) -> Path:
+        return self.directory / hashlib.sha256(identity(info).encode()).hexdigest()[:32]
+
+    def load(self, info: FileInfo) -> tuple[bytes, bytes] | None:
+        """``(header, the bytes from the index to the end of the file)``, or ``None``."""
+        try:
+            data = self._path(info).read_bytes()
+        except OSError:
+            return None
+        body = data[:-8]
+        if len(body) < HEADER_SIZE or go_iso(body) != int.from_bytes(data[-8:], "big"):
+            return None
+        return body[:HEADER_SIZE], body[HEADER_SIZE:]
+
+    def save(self, info: FileInfo, head: bytes, tail: bytes) -> None:
+        """Keep the header and the index of a file."""
+        path = self._path(info)
+        temporary = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+        body = head + tail
+        try:
+            temporary.write_bytes(body + int(go_iso(body)).to_bytes(8, "big"))
+            os.replace(temporary, path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+    def prune(self, used: Iterable[FileInfo]) -> None:
+        """Remove what has not been used for a week; what is used now counts as used."""
+        with contextlib.suppress(OSError):
+            for info in used:
+                with contextlib.suppress(OSError):
+                    os.utime(self._path(info))
+            limit = time.time() - KEEP
+            for path in self.directory.iterdir():
+                if path.stat().st_mtime < limit:
+                    path.unlink()
