@@ -50,6 +50,14 @@ def test_a_listing_starts_after_a_key(store: Store) -> None:
     assert names(store, start_after=key(5)) == []
 
 
+def test_what_lies_deeper_or_is_unfinished_is_not_listed(store: Store) -> None:
+    store.put(key(1), b"x")
+    store.put("ltx/0/deeper/0000000000000002-0000000000000002.ltx", b"x")
+    store.put("ltx/00/0000000000000003-0000000000000003.ltx", b"x")
+    assert names(store) == [key(1)]
+    assert names(store, "ltx/0/deeper/") == ["ltx/0/deeper/0000000000000002-0000000000000002.ltx"]
+
+
 def test_a_listing_of_many_pages_is_complete(store: Store, kind: str) -> None:
     count = TRAITS[kind].many
     wanted = [key(n) for n in range(1, count + 1)]

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import secrets
+import select
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,7 +46,7 @@ class FileStore(Store):
         can_put_if_absent=True,
         cheap_miss=True,
         listing_has_timestamp=True,
-        can_watch=True,
+        can_watch=hasattr(select, "poll"),  # not on Windows
         max_concurrency=8,
     )
 
