@@ -249,7 +249,7 @@ def test_secrets_appear_nowhere(tmp_path: Path, database: Path, vfsstream: Vfsst
     seen = []
     with daemon(tmp_path, "-config", path) as running:
         running.said("serving metrics")
-        until(lambda: "failed" in running.log, "the failure")
+        running.said("storage request failed")
         url = running.log.split("url=")[1].split()[0]
         for page in ("", "api/status", "metrics", "healthz"):
             try:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vfsstream.cli.grammar import flag, option
-from vfsstream.errors import UsageError
+from vfsstream.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     from vfsstream.config.schema import Config
     from vfsstream.replica.replica import Replica
+    from vfsstream.stores.trace import Trace
 
 __all__ = ["Found", "config_flags", "is_url", "load", "one_argument", "replica_source"]
 
@@ -69,14 +71,33 @@ def replica_source(command: str, words: Sequence[str], config: str | None, no_ex
         if config:
             raise UsageError("a replica URL cannot be combined with -config", hint="give one or the other")
         from vfsstream.replica.replica import Replica
+        from vfsstream.stores.url import open_store
 
-        replica = Replica.open(word)
+        replica = Replica(open_store(word, None, trace=_Notice()))
     else:
         replica, db_path = _configured(word, config, no_expand_env)
     try:
         yield Found(replica, replica.store.kind, db_path)
     finally:
         replica.store.close()
+
+
+class _Notice:
+    """Says on stderr, now and then, that the storage fails and is asked again: silence would look like a hang."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def __call__(self, trace: Trace) -> None:
+        if not isinstance(trace.error, StoreError) or not trace.error.retryable or time.monotonic() < self._next:
+            return
+        import click
+
+        from vfsstream.config.secrets import redact
+
+        self._next = time.monotonic() + 5.0
+        text = " ".join(redact(str(trace.error)).split())
+        click.echo(f"storage request failed, trying again: {text}", err=True)
 
 
 def _configured(word: str, config: str | None, no_expand_env: bool) -> tuple[Replica, str]:
@@ -92,7 +113,7 @@ def _configured(word: str, config: str | None, no_expand_env: bool) -> tuple[Rep
         near = nearest(path, [database_path(entry.path) for entry in loaded.dbs if entry.path])
         hint = f"did you mean {near}?" if near else "vfsstream databases"
         raise UsageError(f"database not in {loaded.file or 'the configuration'}: {path}", hint=hint)
-    replica: Replica = open_replica(loaded, found[1])
+    replica: Replica = open_replica(loaded, found[1], trace=_Notice())
     return replica, path
 
 

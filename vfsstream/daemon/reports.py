@@ -10,6 +10,7 @@ from vfsstream.config.secrets import redact
 from vfsstream.daemon.logs import Log
 from vfsstream.daemon.manager import DatabaseState
 from vfsstream.daemon.metrics import Metrics
+from vfsstream.errors import StoreError
 from vfsstream.replicate import events, maintenance
 from vfsstream.stores.trace import Trace
 
@@ -39,6 +40,9 @@ class Reports:
     def metrics_trace(self, trace: Trace) -> None:
         """One storage operation."""
         self.metrics.trace(trace)
+        if isinstance(trace.error, StoreError):
+            # Tried again for up to a minute before anything else is said: silence would look like a hang.
+            self.log.warn("storage request failed", operation=trace.operation, key=trace.key, error=trace.error)
         if self.log.level <= 10:
             self.log.debug(
                 "storage", operation=trace.operation, key=trace.key, bytes=trace.bytes, result=trace.result
