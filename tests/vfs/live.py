@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from tests.conftest import ROOT
 
 FAST_LEVELS = """
 levels: [{interval: 2s}, {interval: 6s}, {interval: 18s}]
@@ -75,8 +79,19 @@ class Primary:
             assert not self.errors, self.errors
 
     @contextlib.contextmanager
+    def replicating_here(self, settings: str = FAST_LEVELS, sync: str = "200ms") -> Iterator[None]:
+        """Our own replicator, running."""
+        with self._running([sys.executable, "-m", "vfsstream"], settings, sync):
+            yield
+
+    @contextlib.contextmanager
     def replicating(self, litestream: str, settings: str = FAST_LEVELS, sync: str = "200ms") -> Iterator[None]:
         """The real Litestream, running."""
+        with self._running([litestream], settings, sync):
+            yield
+
+    @contextlib.contextmanager
+    def _running(self, program: list[str], settings: str, sync: str) -> Iterator[None]:
         config = self.path.with_name("litestream.yml")
         config.write_text(
             f"{settings}\ndbs:\n  - path: {self.path}\n    monitor-interval: {sync}\n"
@@ -84,7 +99,10 @@ class Primary:
         )
         with open(self.path.with_name("litestream.log"), "wb") as log:
             process = subprocess.Popen(
-                [litestream, "replicate", "-config", str(config)], stdout=log, stderr=subprocess.STDOUT
+                [*program, "replicate", "-config", str(config)],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
             )
             try:
                 wait_until(lambda: any(self.replica.rglob("*.ltx")), what="first LTX file")

@@ -48,14 +48,20 @@ class Recorder:
 
     def record(self) -> int:
         """Write the difference to the state before as the next transaction."""
-        image = self.path.read_bytes()
+        image = bytearray(self.path.read_bytes())
+        # As in WAL mode: the change counter stands still, and the header says WAL.
+        image[18:20], image[24:28], image[92:96] = b"\x02\x02", b"\0\0\0\2", b"\0\0\0\2"
         commit = len(image) // self.page_size
         lock = lock_pgno(self.page_size)
-        now = {n: image[(n - 1) * self.page_size : n * self.page_size] for n in range(1, commit + 1) if n != lock}
+        now = {
+            n: bytes(image[(n - 1) * self.page_size : n * self.page_size])
+            for n in range(1, commit + 1)
+            if n != lock
+        }
         changed = {n: page for n, page in now.items() if self.pages.get(n) != page or self.txid == 0}
         self.txid += 1
         self.clock += 1000
-        self.pages, self.images[self.txid] = now, image
+        self.pages, self.images[self.txid] = now, bytes(image)
         self._write(0, self.txid, self.txid, commit, changed)
         return self.txid
 

@@ -79,9 +79,12 @@ class Reader(threading.Thread):
             return first if first == again else (*first, *again)
 
 
-def hammer(primary: Primary, litestream: str, seconds: float, readers: int = 8, **options: str) -> list[Reader]:
+def hammer(
+    primary: Primary, litestream: str | None, seconds: float, readers: int = 8, **options: str
+) -> list[Reader]:
     stop = threading.Event()
-    with primary.replicating(litestream), primary.writing(20):
+    replicating = primary.replicating_here() if litestream is None else primary.replicating(litestream)
+    with replicating, primary.writing(20):
         threads = []
         for number in range(readers):
             thread = Reader(primary.url, stop, number, **options)
@@ -115,6 +118,10 @@ def judge(threads: list[Reader]) -> None:
 @pytest.mark.parametrize("prefetch", ["off", "auto"])
 def test_readers_never_see_a_torn_state(primary: Primary, litestream: str, prefetch: str) -> None:
     judge(hammer(primary, litestream, float(os.environ.get("HAMMER_SECONDS", "20")), prefetch=prefetch))
+
+
+def test_readers_of_our_own_replicator(primary: Primary) -> None:
+    judge(hammer(primary, None, float(os.environ.get("HAMMER_SECONDS", "15"))))
 
 
 @pytest.mark.soak
