@@ -415,3 +415,24 @@ def test_stats_are_json(opened: Callable[..., apsw.Connection], primary: Recorde
     stats = json.loads(opened().pragma("litestream_stats"))
     assert stats["txid"] == f"{primary.txid:016x}"
     assert stats["follower"]["last_error"] is None
+
+
+def test_d15_a_pinned_view_outlives_a_compaction_beyond_it(
+    opened: Callable[..., apsw.Connection], primary: Recorder
+) -> None:
+    """Pages that did not change since are found in a file that reaches past the view; changed ones never are."""
+    filled(primary, 400)
+    db = opened(cache_size="0", window_budget="0")
+    db.pragma("cache_size", 0)
+    db.execute("BEGIN")
+    assert db.execute("SELECT v FROM t WHERE id = 1").get == 0
+    pinned = primary.txid
+    primary.commit("UPDATE t SET v = 1 WHERE id = 1")
+    primary.compact(1, 1, primary.txid)
+    primary.delete(0)
+    assert db.execute("SELECT v FROM t WHERE id = 400").get == 0
+    assert db.pragma("litestream_txid") == f"{pinned:016x}"
+    with pytest.raises(ViewExpired):
+        db.execute("SELECT v FROM t WHERE id = 1").fetchall()
+    db.execute("ROLLBACK")
+    same_as_primary(db, primary)
