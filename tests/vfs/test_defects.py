@@ -436,3 +436,28 @@ def test_d15_a_pinned_view_outlives_a_compaction_beyond_it(
         db.execute("SELECT v FROM t WHERE id = 1").fetchall()
     db.execute("ROLLBACK")
     same_as_primary(db, primary)
+
+
+def test_d16_an_attached_replica_is_interrupted_too(primary: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(primary, 400)
+    db = apsw.Connection(":memory:")
+    options = "poll_interval=1h&cache_size=0&window_budget=0&prefetch=off"
+    db.execute(f"ATTACH 'file:x?vfs=litestream&replica_url={primary.url}&{options}' AS r")
+    assert db.execute("SELECT count(*) FROM r.sqlite_schema").get == 1
+    release = threading.Event()
+    fetch = FileStore.fetch
+
+    def hang(self: FileStore, key: str, offset: int = 0, size: int | None = None) -> Fetched:
+        release.wait(30)
+        return fetch(self, key, offset, size)
+
+    monkeypatch.setattr(FileStore, "fetch", hang)
+    timer = threading.Timer(0.3, db.interrupt)
+    timer.start()
+    started = time.monotonic()
+    with pytest.raises(apsw.InterruptError):
+        db.execute("SELECT sum(v) FROM r.t").fetchall()
+    assert time.monotonic() - started < 5
+    release.set()
+    timer.join()
+    db.close()

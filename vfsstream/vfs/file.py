@@ -138,9 +138,23 @@ class ReplicaFile:
         Raises:
             ReadInterrupted: ``Connection.interrupt()`` was called.
         """
+        if self.connection is None:
+            self.connection = self._find_connection()
         connection = self.connection() if self.connection is not None else None
         if connection is not None and connection.is_interrupted:
             raise ReadInterrupted("interrupted while waiting for a page")
+
+    def _find_connection(self) -> weakref.ref[apsw.Connection] | None:
+        """Whose attached database this is: SQLite tells only of main ones."""
+        from vfsstream.vfs.vfs import file_of
+
+        for connection in apsw.connections():
+            try:
+                if any(file_of(connection, name) is self for name in connection.db_names()):
+                    return weakref.ref(connection)
+            except apsw.Error:  # busy in another thread, so not the one that waits here
+                continue
+        return None
 
     def xFileSize(self) -> int:
         return (self._pinned or self._target or self.database.current).view.size
