@@ -311,3 +311,55 @@ def test_memory_stays_within_the_budgets(ordered: list[bytes]) -> None:
         assert engine.cache.size <= 1 << 20
         assert engine.windows.size <= 3 << 20
         assert engine.windows.wasted < 1 << 20
+
+
+def test_a_stream_that_finds_no_room_gives_way_to_single_reads(
+    fragmented: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica = snapshot(fragmented)
+    slow_store(replica, 0.005)
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "no space left")
+
+    monkeypatch.setattr("vfsstream.vfs.spill.Spill.store", refuse)
+    with connect(replica, bulk_max_bytes=1 << 30) as (db, engine):
+        settle(engine)
+        engine._stream(view_of(replica))
+        assert db.execute("SELECT count(*) FROM t").get == ROWS
+        assert engine._no_spill
+
+
+def test_a_streamed_database_needs_no_more_requests(fragmented: list[bytes]) -> None:
+    replica = snapshot(fragmented)
+    with connect(replica, cache_size=1) as (db, engine):
+        settle(engine)
+        engine._stream(view_of(replica))
+        assert engine._spill is not None
+        for flight in engine._spill.flights:
+            assert flight.settle(30)
+        before = engine.transfer.counts["gets"]
+        assert db.execute("PRAGMA integrity_check").get == "ok"
+        assert engine.transfer.counts["gets"] == before
+
+
+def test_locks_held_at_a_fork_do_not_bind_the_child(ordered: list[bytes]) -> None:
+    replica = snapshot(ordered)
+    view = view_of(replica)
+    engine = FetchEngine(replica, Options(replica_url="memory:"))
+    for lock in (engine._lock, engine.cache._lock, engine.windows._lock, engine.transfer._lock):
+        lock.acquire()
+    engine.after_fork()
+    assert engine.read(view, 500, lambda: None) == ordered[499]
+    engine.close()
+
+
+def test_a_disk_cache_serves_the_next_engine(ordered: list[bytes], tmp_path: Path) -> None:
+    replica = snapshot(ordered)
+    with connect(replica, cache_dir=str(tmp_path)) as (db, engine):
+        first = db.execute("SELECT sum(length(body)) FROM t").get
+        settle(engine)
+    with connect(replica, cache_dir=str(tmp_path)) as (db, engine):
+        settle(engine)
+        assert db.execute("SELECT sum(length(body)) FROM t").get == first
+        assert engine.transfer.counts["gets"] <= 2

@@ -83,6 +83,10 @@ class PageCache:
             self._pinned.discard(key)
             self._pinned_size -= cost
 
+    def restart(self) -> None:
+        """After a fork: the lock may be held by a thread that does not exist here."""
+        self._lock = threading.Lock()
+
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
@@ -157,6 +161,10 @@ class Windows:
         for key, frame in window.frames.items():
             self._frames.pop(key, None)
             self.wasted += frame.size
+
+    def restart(self) -> None:
+        """After a fork: the lock may be held by a thread that does not exist here."""
+        self._lock = threading.Lock()
 
     def clear(self) -> None:
         """Forget everything."""

@@ -185,10 +185,17 @@ class DiskCache:
         if found is not None and found[2] == pgno and found[0] > version and self.page(pgno, found[0]) is not None:
             return
         slot = RECORD.pack(version, _checksum(page, pgno, version), pgno) + page
-        try:
-            os.pwrite(self._descriptor, slot, self._place(pgno))
-        except OSError:
-            self.full = True
+        with self._lock:  # against close: the number of the descriptor may soon mean another file
+            if self._descriptor < 0:
+                return
+            try:
+                os.pwrite(self._descriptor, slot, self._place(pgno))
+            except OSError:
+                self.full = True
+
+    def restart(self) -> None:
+        """After a fork: the lock may be held by a thread that does not exist here."""
+        self._lock = threading.Lock()
 
     def close(self) -> None:
         """Write down what is known, release the file."""

@@ -105,8 +105,13 @@ class FetchEngine:
         return self._spilled(view, pgno, version)
 
     def _fly(self, view: View, pgno: int, version: int, check: Callable[[], None], end: float) -> bytes | None:
-        flight = self._streaming(view, pgno) or self._flight(view, pgno, version, end)
         self._counts["waits"] += 1
+        stream = self._streaming(view, pgno)
+        if stream is not None:
+            stream.pass_by(f"page {pgno}", check, time.monotonic, end)
+            if stream.error is None:
+                return None
+        flight = self._flight(view, pgno, version, end)
         place = view.find(pgno)
         info = view.files[place.file] if place is not None else None
         try:
@@ -365,6 +370,9 @@ class FetchEngine:
         """New locks, threads and flights in a child process."""
         self._lock = threading.Lock()
         self._flights = {}
+        self._spill = None
+        self.cache.restart()
+        self.windows.restart()
         self.transfer.restart()
         self.local.after_fork()
 

@@ -55,14 +55,18 @@ class Flight:
         Raises:
             DeadlineExceeded: names ``what`` and the last trouble.
         """
+        self.pass_by(what, check, clock, deadline)
+        if self.error is not None:
+            raise self.error
+
+    def pass_by(self, what: str, check: Callable[[], None], clock: Callable[[], float], deadline: float) -> None:
+        """Like :meth:`wait`, but the flight's own error is left to the caller."""
         while not self._done.wait(min(SLICE, max(0.0, deadline - clock()))):
             check()
             if clock() >= deadline:
                 trouble = f": {self.trouble}" if self.trouble else ""
                 message = f"{what}: no answer from the replica within the deadline{trouble}"
                 raise DeadlineExceeded(message, hint="raise deadline= or check the network") from self.trouble
-        if self.error is not None:
-            raise self.error
 
     def frame(self, pgno: int, version: int) -> memoryview | None:
         """The frame of one page."""

@@ -22,7 +22,7 @@ from fastcrc.crc64 import go_iso
 
 from vfsstream.errors import MissingError, VfsstreamError
 from vfsstream.ltx import decode_frame
-from vfsstream.replica.rollback import Rewriter, patch_first_page
+from vfsstream.replica.rollback import Rewriter, patch_first_page, roll_back
 from vfsstream.vfs.diskcache import identity
 from vfsstream.vfs.flight import Flight
 from vfsstream.vfs.ranges import MAX_GAP, ByteRange, Frame
@@ -182,6 +182,8 @@ class Hydrator:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         source = self.path if self.path.exists() else self._partial
+        if self.path.with_name(self.path.name + "-journal").exists() and self.path.exists():
+            roll_back(self.path)
         resumed = self._resume(source)
         if not resumed or source is not self.path:
             self._file = os.open(self._partial, os.O_RDWR | os.O_CREAT | (0 if resumed else os.O_TRUNC), 0o600)

@@ -62,6 +62,8 @@ class LocalPages:
     def after_fork(self) -> None:
         """In a child process: the thread that hydrates is the parent's; what it wrote may change under us."""
         self.hydrator = None
+        if self.disk is not None:
+            self.disk.restart()
 
     def close(self) -> None:
         """Close files, end the thread."""
