@@ -473,7 +473,7 @@ def test_a_long_reader_causes_no_files_and_no_storm_of_checkpoints(case: Case) -
     reader = connect(case.path)
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM t").fetchall()
-    with case.database(min_checkpoint_pages=10) as database:
+    with case.database(min_checkpoint_pages=10, monitor_interval=timedelta(milliseconds=1)) as database:
         case.write(30)
         for _ in range(30):
             database._next_look = 0.0

@@ -239,7 +239,7 @@ class Config(StoreKeys):
     health_max_lag: timedelta = key(
         DURATION, "/healthz fails when a database is further behind than this", MINUTE, above=ZERO, ours=True
     )
-    upload_concurrency: int = key(INTEGER, "files in flight per database", 4, above=0, ours=True)
+    upload_concurrency: int = key(INTEGER, "files in flight per database", 1, above=0, ours=True)
     lease: bool = key(BOOL, "keep a second replicator away, where the storage can", True, ours=True)
     exec: str | None = key(STRING, "command to run; the end of it is the end of the replicator")
     logging: Logging = key(None, "the log", factory=Logging)

@@ -17,6 +17,7 @@ from vfsstream.replicate.wal import frame_end
 __all__ = ["Pacing", "Situation", "checkpoint", "is_due"]
 
 _PENDING_LIMIT = 16 << 20  # bytes of the log that may be copied to memory while writers wait
+_LITTLE = 1 << 20  # bytes of the log that are copied so fast that writers hardly notice
 _ROUNDS = 20
 _MAX_PAUSE = 60.0
 
@@ -44,7 +45,8 @@ def is_due(now: Situation, settings: Settings) -> str | None:
         return None
     if now.lap_end >= frame_end(settings.truncate_pages, now.page_size):
         return "emergency"
-    if now.lap_end >= frame_end(settings.min_checkpoint_pages, now.page_size):
+    often_enough = now.since_last >= settings.monitor_interval.total_seconds()
+    if often_enough and now.lap_end >= frame_end(settings.min_checkpoint_pages, now.page_size):
         return "size"
     interval = settings.checkpoint_interval
     if timedelta(0) < interval <= timedelta(seconds=now.since_last):
@@ -93,7 +95,7 @@ def checkpoint(
     written: list[Written] = []
     for _ in range(_ROUNDS):
         for _ in range(_ROUNDS):
-            if (step := capture.step(settings.max_sync_wal_bytes)) is None:
+            if _is_little(source, capture) or (step := capture.step(settings.max_sync_wal_bytes)) is None:
                 break
             written.append(step)
         source.advance_read()
@@ -108,6 +110,14 @@ def checkpoint(
             result = _truncate(source, result)
         return result, written
     raise DatabaseError(f"{source.path} is written too fast to be checkpointed")
+
+
+def _is_little(source: Source, capture: Capture) -> bool:
+    """Whether what is not captured may as well wait for the seal, so that one checkpoint writes one file."""
+    captured, index = capture.captured, source.index()
+    if captured is None or not captured.watched or index.salts != captured.salts:
+        return False
+    return frame_end(index.max_frame, source.page_size) - captured.end <= _LITTLE
 
 
 def _sealed(

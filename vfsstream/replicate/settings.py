@@ -25,7 +25,8 @@ class Settings:
         min_checkpoint_pages: frames in the log from which a checkpoint is tried.
         truncate_pages: frames from which blocking readers are waited for and the log is truncated.
         max_sync_wal_bytes: one file covers about so much of the log, ending at a commit; 0 means no limit.
-        upload_concurrency: files in flight at once when there is a backlog.
+        upload_concurrency: files in flight at once when there is a backlog. With more than one, a crash may leave a
+            hole in the replica that Litestream cannot restore across until the next start fills it.
         lease: keep a second replicator away by a lock object, where the store can do that.
         lease_ttl: how long a lease outlives its last use.
         lease_owner: the name that others are shown; by default host name and process id.
@@ -47,7 +48,7 @@ class Settings:
     min_checkpoint_pages: int = 1000
     truncate_pages: int = 121359
     max_sync_wal_bytes: int = 64 << 20
-    upload_concurrency: int = 4
+    upload_concurrency: int = 1
     lease: bool = True
     lease_ttl: timedelta = timedelta(seconds=60)
     lease_owner: str | None = None
