@@ -245,8 +245,8 @@ def sdk_errors(action: str, bucket: str, key: str) -> Iterator[None]:
         said = answer.get("Error", {})
         raise_for(
             status,
-            str(said.get("Code", "")),
-            str(said.get("Message", "")),
+            str(said.get("Code") or ""),
+            str(said.get("Message") or ""),
             action=action,
             place=f"s3://{bucket}",
             key=key,
