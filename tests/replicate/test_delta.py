@@ -90,9 +90,11 @@ def test_only_what_differs_is_fetched(tmp_path: Path) -> None:
 def test_a_copy_of_follow_mode_can_be_taken_back(golden: Golden, tmp_path: Path) -> None:
     replica = Replica(FileStore(golden("vacuum")))
     Follower(replica, tmp_path / "copy.db").start()
-    restore_delta(replica, tmp_path / "copy.db", txid=2)
-    restore(replica, tmp_path / "whole.db", txid=2)
-    assert sha(tmp_path / "copy.db") == sha(tmp_path / "whole.db")
+    newest = int(read_txid_file(tmp_path / "copy.db") or 0)
+    for txid in (newest, 2):
+        restore_delta(replica, tmp_path / "copy.db", txid=txid)
+        restore(replica, tmp_path / "whole.db", txid=txid, force=True)
+        assert sha(tmp_path / "copy.db") == sha(tmp_path / "whole.db")
 
 
 def test_a_copy_that_was_written_to_is_refused_and_kept(tmp_path: Path) -> None:
