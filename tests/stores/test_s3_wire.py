@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,9 @@ from tests.stores.wire import Reply, Wire, wire
 from vfsstream.errors import AccessDenied, AlreadyExists, DeadlineExceeded, NotFound, StoreError
 from vfsstream.stores import Store
 from vfsstream.stores.retry import RetryPolicy
+from vfsstream.stores.s3 import S3Store
+from vfsstream.stores.s3_providers import provider_for
+from vfsstream.stores.s3_settings import S3Settings
 from vfsstream.stores.url import open_store
 
 ONCE = RetryPolicy(attempts=1, deadline=30)
@@ -329,3 +333,27 @@ def test_a_reader_may_not_write(moto: object) -> None:
     ):
         with pytest.raises(AccessDenied, match="PutObject and DeleteObject"):
             call()
+
+
+@pytest.mark.parametrize("status", [200, 301, 403])
+def test_the_region_of_a_bucket_is_asked_for_once(line: Wire, status: int) -> None:
+    line.script = [Reply(status, {"x-amz-bucket-region": "eu-west-1"})]
+    if status == 301:  # the SDK asks again where it was sent
+        line.script.append(Reply(200, {"x-amz-bucket-region": "eu-west-1"}))
+    line.default = ranged(b"d", 0, 4)
+    settings = S3Settings("bkt", "db", provider_for(""), endpoint=line.endpoint, region=None, path_style=True)
+    store = S3Store(settings)
+    assert store.get("0000/k", 0, 1) == b"d"
+    store.get("0000/k", 0, 1)
+    assert "/eu-west-1/s3/aws4_request" in line.last().headers["authorization"]
+    assert [seen.method for seen in line.seen][-2:] == ["GET", "GET"]
+    assert [seen.method for seen in line.seen][:-2] in (["HEAD"], ["HEAD", "HEAD"])
+
+
+def test_amazon_gets_a_checksum_with_each_put(line: Wire) -> None:
+    settings = S3Settings(
+        "bkt", "db", provider_for(""), endpoint=line.endpoint, region="eu-west-1", path_style=True
+    )
+    S3Store(settings).put("0000/k", b"data")
+    digest = base64.b64decode(line.last().headers["x-amz-checksum-crc32"])
+    assert int.from_bytes(digest) == zlib.crc32(b"data")
