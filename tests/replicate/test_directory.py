@@ -173,13 +173,12 @@ while time.time() < end:
             connection.execute("insert into t values (randomblob(?))", (random.randrange(3000),))
     connection.close()
     if random.random() < 0.1:
-        away = name + ".away"
-        os.rename(name, away)
-        for side in ("-wal", "-shm"):
-            try: os.unlink(name + side)
-            except FileNotFoundError: pass
+        sides = [side for side in ("", "-wal", "-shm") if os.path.exists(name + side)]
+        for side in sides:  # the database first: nobody may open it without its log
+            os.rename(name + side, name + ".away" + side)
         time.sleep(0.05)
-        if not os.path.exists(name): os.rename(away, name)
+        for side in reversed(sides):
+            os.rename(name + ".away" + side, name + side)
     time.sleep(0.005)
 """
     with watcher(service, root) as one:
