@@ -357,3 +357,20 @@ def test_amazon_gets_a_checksum_with_each_put(line: Wire) -> None:
     S3Store(settings).put("0000/k", b"data")
     digest = base64.b64decode(line.last().headers["x-amz-checksum-crc32"])
     assert int.from_bytes(digest) == zlib.crc32(b"data")
+
+
+def test_an_upload_completed_by_a_try_whose_answer_was_lost(line: Wire) -> None:
+    xml = {"Content-Type": "application/xml"}
+    begun = b"<InitiateMultipartUploadResult><UploadId>u1</UploadId></InitiateMultipartUploadResult>"
+    data = b"x" * (6 << 20)
+
+    def script(length: int) -> list[Reply]:
+        parts = [Reply(200, {"ETag": '"p"'})] * 2
+        lost = [error(500, "InternalError"), error(404, "NoSuchUpload")]
+        return [Reply(200, xml, begun), *parts, *lost, Reply(200, {"ETag": '"whole"'}, b"x" * length)]
+
+    line.script = script(len(data))
+    assert opened(line).put("0000/k", iter([data])).etag == '"whole"'
+    line.script = script(5)
+    with pytest.raises(StoreError, match="NoSuchUpload"):
+        opened(line).put("0000/k", iter([data]))

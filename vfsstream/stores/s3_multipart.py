@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
-from vfsstream.errors import VfsstreamError
+from vfsstream.errors import StoreError, VfsstreamError
 from vfsstream.stores.retry import RetryPolicy, call_with_retry
 from vfsstream.stores.s3_client import S3Client, sdk_errors
 from vfsstream.stores.s3_settings import S3Settings
@@ -63,12 +63,30 @@ def put_multipart(
         parts = send_parts(chain([first], rest), send, settings.concurrency)
         condition = {"IfNoneMatch": "*"} if if_absent else {}
         arguments = {**upload, **customer_key, **condition, "MultipartUpload": {"Parts": parts}}
-        answer = call("complete_multipart_upload", arguments)
+        answer = _complete(call, arguments, sum(sizes), customer_key)
     except BaseException:
         with contextlib.suppress(VfsstreamError):  # what failed matters more
             call("abort_multipart_upload", upload)
         raise
     return sum(sizes), str(answer["ETag"])
+
+
+def _complete(
+    call: Callable[[str, Mapping[str, Any]], Any],
+    arguments: Mapping[str, Any],
+    size: int,
+    customer_key: Mapping[str, Any],
+) -> Mapping[str, Any]:
+    """Make the object of its parts. A try whose answer was lost may have done so: the next finds no upload."""
+    try:
+        return cast(Mapping[str, Any], call("complete_multipart_upload", arguments))
+    except StoreError as error:
+        if "NoSuchUpload" not in error.message:
+            raise
+        there = call("head_object", customer_key)
+        if there["ContentLength"] != size:
+            raise
+        return cast(Mapping[str, Any], there)
 
 
 def _customer_key(settings: S3Settings) -> dict[str, Any]:
