@@ -44,3 +44,10 @@ def test_the_picture_is_well_formed_and_shows_each_level() -> None:
     assert "snapshots" not in words
     assert "2 moments can be restored" in words
     assert "no files" in levels_svg({}, [])
+
+
+def test_files_without_a_time_are_left_out_of_the_picture() -> None:
+    timeless = FileInfo(TXID(3), TXID(3), 0, 100)
+    drawing = levels_svg({0: [_point(1, timedelta(0)), timeless]}, [_point(1, timedelta(0)), timeless])
+    assert timeless.name not in drawing
+    ElementTree.fromstring(drawing)

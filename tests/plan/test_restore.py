@@ -154,3 +154,15 @@ def test_nearest_points() -> None:
     assert nearest(points, 5) == (points[0], points[2])
     assert nearest(points, 9) == (points[1], None)
     assert nearest(points, 1) == (None, points[1])
+
+
+def test_without_any_time_a_refusal_says_so() -> None:
+    levels = _levels(_file(0, 1, 1), _file(0, 3, 3))
+    with pytest.raises(NotRestorable, match="-txid 0000000000000001"):
+        restore_plan(levels)
+    later_only = _levels(_file(9, 1, 9), _file(0, 12, 12))
+    with pytest.raises(NotRestorable, match="have up to TXID 0000000000000009"):
+        restore_plan(later_only)
+    assert restore_plan(later_only, allow_gap=True) == [_file(9, 1, 9)]
+    with pytest.raises(NotRestorable, match="no full image"):
+        restore_plan(_levels(_file(0, 3, 3)), allow_gap=True)

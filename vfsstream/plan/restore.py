@@ -49,8 +49,6 @@ def restore_plan(
     wanted = txid or max((info.max_txid for info in usable), default=TXID(0))
     if reached < wanted and not (plan and allow_gap and not txid):
         raise _refusal(everything, usable, reached, wanted, exact=bool(txid))
-    if not plan:
-        raise _refusal(everything, usable, reached, wanted, exact=bool(txid))
     return plan
 
 
