@@ -235,3 +235,17 @@ def test_copy(run: Run, golden: Callable[[str], Path], tmp_path: Path) -> None:
     assert first == second
     assert run("copy", source)[0] == 1
     assert run("copy", source, source)[0] == 1
+
+
+def test_a_delta_gives_what_a_restore_gives(run: Run, golden: Callable[[str], Path], tmp_path: Path) -> None:
+    url, copy, whole = f"file://{golden('levels')}", tmp_path / "copy.db", tmp_path / "whole.db"
+    points = [point["txid"] for point in json.loads(run("points", "-json", url)[1])["points"]]
+    old, new = points[len(points) // 2], points[-1]
+    assert run("restore", "-o", copy, "-txid", old, url)[0] == 0
+    (tmp_path / "copy.db-txid").write_text(f"{old}\n")
+    status, out, err = run("restore", "-delta", "-json", "-o", copy, url)
+    assert status == 0, err
+    assert json.loads(out)["txid"] == new
+    assert run("restore", "-o", whole, url)[0] == 0
+    assert sha(copy) == sha(whole)
+    assert run("restore", "-delta", "-f", "-o", copy, url)[0] == 1
