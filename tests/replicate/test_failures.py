@@ -214,6 +214,8 @@ def other_host(case: Case) -> tuple[Path, apsw.Connection]:
     writer.execute("CREATE TABLE somebody(elses)")
     for _ in range(30):
         writer.execute("INSERT INTO somebody VALUES(randomblob(1000))")
+    with Database(path, f"file://{case.root}/elsewhere") as database:  # it has a history of its own
+        once(database)
     return path, writer
 
 

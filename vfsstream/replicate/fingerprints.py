@@ -53,7 +53,7 @@ class Fingerprints:
         """The file of ``txid`` was published with these pages."""
         body = changes.pgnos.tobytes() + changes.sums.tobytes()
         count = len(changes.pgnos)
-        head = _RECORD.pack(_RECORD_MAGIC, count, txid, commit, crc64(body))
+        head = _RECORD.pack(_RECORD_MAGIC, count, txid, commit, _sum(body, count, txid, commit))
         with disk_errors("write", self.journal, txid):
             if full and count:
                 self._write_base(txid, commit, changes)
@@ -73,7 +73,7 @@ class Fingerprints:
 
     def _save(self, txid: int, sums: Sums) -> None:
         body = sums.tobytes()
-        replace_file(self.base, _BASE.pack(_MAGIC, txid, len(sums), crc64(body)) + body)
+        replace_file(self.base, _BASE.pack(_MAGIC, txid, len(sums), _sum(body, txid, len(sums))) + body)
         self.journal.write_bytes(b"")
 
     def fold(self, txid: int) -> None:
@@ -129,7 +129,7 @@ class Fingerprints:
             data = self.base.read_bytes()
             magic, txid, count, total = _BASE.unpack_from(data)
             body = memoryview(data)[_BASE.size :]
-            if magic == _MAGIC and len(body) == 8 * count and crc64(body) == total:
+            if magic == _MAGIC and len(body) == 8 * count and _sum(body, txid, count) == total:
                 return txid, np.frombuffer(body, np.uint64).copy()
         return None
 
@@ -142,7 +142,7 @@ class Fingerprints:
             while offset < len(data):
                 magic, count, txid, commit, total = _RECORD.unpack_from(data, offset)
                 body = memoryview(data)[offset + _RECORD.size : offset + _RECORD.size + 12 * count]
-                if magic != _RECORD_MAGIC or len(body) != 12 * count or crc64(body) != total:
+                if magic != _RECORD_MAGIC or len(body) != 12 * count or _sum(body, count, txid, commit) != total:
                     return
                 offset += _RECORD.size + 12 * count
                 if txid <= after:
@@ -156,6 +156,10 @@ class Fingerprints:
                     np.frombuffer(body[: 4 * count], np.uint32),
                     np.frombuffer(body[4 * count :], np.uint64),
                 )
+
+
+def _sum(body: bytes | memoryview, *numbers: int) -> int:
+    return crc64(body, crc64(struct.pack(f"<{len(numbers)}Q", *numbers)))
 
 
 def _apply(sums: Sums, commit: int, pgnos: Sums, page_sums: Sums) -> Sums:

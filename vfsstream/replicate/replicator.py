@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -20,6 +21,7 @@ from vfsstream.replicate.status import CloseResult, DatabaseStatus
 
 __all__ = ["PollRate", "Replicator", "ensure_base", "once"]
 
+_KEEP_LOCAL = 100  # uploaded files that stay for comparisons with the replica
 _SLOWEST = 10  # an idle database is looked at this many times less often
 _LIVELY = 2.0  # seconds after a change during which looks come at full rate
 
@@ -123,7 +125,14 @@ class Replicator:
                 database.step_upload()
             if not self._stop.is_set():
                 self._give_base()
+                self._forget_old_files()
             database.watch()
+
+    def _forget_old_files(self) -> None:
+        reached = self.database.replica_position
+        if reached is not None and reached > _KEEP_LOCAL:
+            with contextlib.suppress(VfsstreamError):  # the next round tries again
+                self.database.forget_local(reached - _KEEP_LOCAL)
 
     def _give_base(self) -> None:
         now = time.monotonic()
