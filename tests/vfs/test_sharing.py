@@ -12,6 +12,7 @@ import apsw
 import pytest
 
 import vfsstream
+from tests.vfs.live import wait_until
 from tests.vfs.recorder import Recorder, recorder
 from tests.vfs.test_defects import filled, same_as_primary
 from vfsstream.errors import ReplicaEmpty
@@ -133,7 +134,7 @@ def test_an_empty_replica(primary: Recorder) -> None:
     writer = threading.Timer(0.5, _late_writer, (primary.path.parent,))
     writer.start()
     db = vfsstream.connect(primary.url, wait="20s", poll_interval="50ms")
-    assert db.execute("SELECT a FROM late").get == 4
+    wait_until(lambda: db.execute("SELECT a FROM late").get == 4)
     writer.join()
     db.close()
 
