@@ -32,11 +32,20 @@ TEMPORARY = ("STS.AKIDTEMPORARY", "secret-of-the-moment")
 TOKEN, EXPIRED = "token-in-force", "token-of-yesterday"
 SECRETS = dict((FULL, READER, TEMPORARY))
 
-_SIGNED_QUERY_V1 = frozenset(
-    ("acl", "uploads", "location", "delete", "append", "tagging", "objectMeta", "uploadId", "partNumber")
-    + ("security-token", "position", "symlink", "restore", "versioning", "versions", "versionId", "stat")
-    + ("bucketInfo", "continuation-token", "sequential")
-)
+_SIGNED_QUERY_V1 = {
+    "acl",
+    "uploads",
+    "location",
+    "delete",
+    "append",
+    "tagging",
+    "objectMeta",
+    "uploadId",
+    "partNumber",
+} | {
+    *("security-token", "position", "symlink", "restore", "versioning", "versions", "versionId", "stat"),
+    *("bucketInfo", "continuation-token", "sequential"),
+}
 _MIN_PART = 100 * 1024
 
 

@@ -392,9 +392,9 @@ class NatsStore(Store):
             for block in batch:
                 await connection.publish(subject, block, reply=inbox)
                 count += 1
-            await connection.flush(self._link.login.timeout)
+            await self._link.unless_lost(connection.flush(self._link.login.timeout))
             for _ in range(count):
-                answer = await subscription.next_msg(timeout=self._link.login.timeout)
+                answer = await self._link.unless_lost(subscription.next_msg(timeout=self._link.login.timeout))
                 if (answer.headers or {}).get("Status") == "503":
                     raise JetStreamError(404, STREAM_NOT_FOUND, "stream not found")
                 acknowledged = json.loads(answer.data)

@@ -21,7 +21,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from vfsstream.errors import AccessDenied, DeadlineExceeded, StoreError, VfsstreamError
+from vfsstream.errors import AccessDenied, StoreError, VfsstreamError
 from vfsstream.stores.deadline import time_left
 
 __all__ = ["JetStreamError", "Message", "NatsLink", "NatsLogin"]
@@ -93,6 +93,7 @@ class NatsLink:
         self._closed = False
         # The rest belongs to the loop's thread.
         self._connection: Any = None
+        self._lost = asyncio.Event()
         self._connecting: asyncio.Lock | None = None
         self._complaint = ""
         self._failures = 0
@@ -129,9 +130,8 @@ class NatsLink:
         where = f"nats server {self.login.address}"
         if "permissions violation" in self._complaint.lower():
             return AccessDenied(f"{where}: {self._complaint}", hint="the account needs JetStream and the bucket")
-        return DeadlineExceeded(
-            f"{where} did not answer in time" + (f": {self._complaint}" if self._complaint else "")
-        )
+        text = f"{where} did not answer in time" + (f": {self._complaint}" if self._complaint else "")
+        return StoreError(text, retryable=True)
 
     def translate(self, error: Exception) -> Exception:
         """Whatever nats-py raised, as one of ours."""
@@ -214,10 +214,19 @@ class NatsLink:
         options = self._options()
         broken: Exception | None = None
         for server in self.login.servers:
+            lost = asyncio.Event()
+
+            async def ended(lost: asyncio.Event = lost) -> None:
+                lost.set()
+
             try:
-                return await asyncio.wait_for(nats.connect(server, **options), self.login.timeout)
+                opened = nats.connect(server, disconnected_cb=ended, closed_cb=ended, **options)
+                connection = await asyncio.wait_for(opened, self.login.timeout)
             except Exception as error:
                 broken = error
+            else:
+                self._lost = lost
+                return connection
         assert broken is not None, "no server"
         self._failures += 1
         self._last_failure = time.monotonic()
@@ -284,19 +293,33 @@ class NatsLink:
             return {"user": login.user, "password": login.password}
         return {"token": login.token} if login.token else {}
 
+    async def unless_lost(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for an answer, but not for one that cannot come: nats-py lets requests of a dead connection time out."""
+        lost = self._lost
+        answer, end = asyncio.ensure_future(work), asyncio.ensure_future(lost.wait())
+        try:
+            await asyncio.wait({answer, end}, return_when=asyncio.FIRST_COMPLETED)
+            if answer.done():
+                return answer.result()
+        finally:
+            answer.cancel()
+            end.cancel()
+        why = self._complaint or "the server closed it"
+        raise StoreError(f"lost the connection to nats server {self.login.address}: {why}", retryable=True)
+
     async def ask(self, subject: str, request: Mapping[str, Any]) -> dict[str, Any]:
         """A request to JetStream's API; the answer without its envelope."""
         connection = await self.connection()
-        answer = await connection.request(
-            f"$JS.API.{subject}", json.dumps(request).encode(), timeout=self.login.timeout
-        )
+        data = json.dumps(request).encode()
+        answer = await self.unless_lost(connection.request(f"$JS.API.{subject}", data, timeout=self.login.timeout))
         return _opened(answer.data)
 
     async def publish(self, subject: str, data: bytes, headers: Mapping[str, str] | None = None) -> int:
         """Store a message; its sequence number."""
         connection = await self.connection()
-        answer = await connection.request(
-            subject, data, timeout=self.login.timeout, headers=dict(headers or {}) or None
+        fields = dict(headers or {}) or None
+        answer = await self.unless_lost(
+            connection.request(subject, data, timeout=self.login.timeout, headers=fields)
         )
         return int(_opened(answer.data)["seq"])
 

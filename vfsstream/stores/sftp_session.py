@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vfsstream.errors import AccessDenied, DeadlineExceeded, StoreError, UrlError, VfsstreamError
+from vfsstream.errors import AccessDenied, StoreError, UrlError, VfsstreamError
 from vfsstream.stores.deadline import time_left
 from vfsstream.stores.sftp_wire import SftpChannel, SftpStatus, SourceFailed
 
@@ -325,7 +325,7 @@ class ChannelPool:
                 if found is None and not self._may_open() and not dead:
                     left = end - time.monotonic()
                     if left <= 0:
-                        raise DeadlineExceeded(f"no free channel to sftp server {self.login.address}")
+                        raise StoreError(f"no free channel to sftp server {self.login.address}", retryable=True)
                     self._changed.wait(min(left, 1.0))
                     continue
                 opening = found is None and self._may_open()
