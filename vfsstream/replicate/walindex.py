@@ -129,18 +129,19 @@ def close_shared(descriptor: int) -> None:
         foreign = _open_files(ours)
         for candidate in waiting:
             status = os.fstat(candidate)
-            if (status.st_dev, status.st_ino) in foreign:
+            if foreign is None or (status.st_dev, status.st_ino) in foreign:
                 _parked.append(candidate)
             else:
                 os.close(candidate)
 
 
-def _open_files(excluded: set[int]) -> set[tuple[int, int]]:
+def _open_files(excluded: set[int]) -> set[tuple[int, int]] | None:
+    """The files that the process has open, or ``None`` when that cannot be told: then anybody may."""
     found: set[tuple[int, int]] = set()
     try:
         numbers = [int(name) for name in os.listdir("/dev/fd") if name.isdecimal()]
-    except OSError:  # no such directory on this platform: nobody can be seen, so nobody is assumed
-        return found
+    except OSError:  # no such directory on this platform, or no descriptor left to read it
+        return None
     for number in numbers:
         if number not in excluded:
             with contextlib.suppress(OSError):
