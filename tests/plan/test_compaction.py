@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from vfsstream.ltx import TXID
 from vfsstream.plan import FileInfo
-from vfsstream.plan.compaction import Gap, Limits, Merge, plan_compaction, split_by_page_size
+from vfsstream.plan.compaction import Gap, Limits, Merge, _bounded, plan_compaction, split_by_page_size
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -126,3 +126,9 @@ def test_merges_are_contiguous_and_complete(
     for info in below:
         if info.max_txid > reached:
             assert set(range(max(info.min_txid, reached + 1), info.max_txid + 1)) <= made | kept
+
+
+def test_a_merge_knows_its_bytes_and_nothing_makes_no_merge() -> None:
+    (merge,) = plan_compaction(1, files(0, (2, 2), (3, 3)), [], SNAP).merges
+    assert merge.size == 200
+    assert list(_bounded([], Limits())) == []

@@ -30,9 +30,9 @@ def levels_svg(files: Mapping[int, Sequence[FileInfo]], points: Sequence[FileInf
 
     Files without a time are left out.
     """
-    shown = {level: [f for f in listed if f.created_at] for level, listed in files.items()}
+    shown = {level: [(f, f.created_at) for f in listed if f.created_at] for level, listed in files.items()}
     levels = sorted((level for level, listed in shown.items() if listed), reverse=True)
-    times = [f.created_at for level in levels for f in shown[level] if f.created_at is not None]
+    times = [time for level in levels for _, time in shown[level]]
     height = _TOP + _ROW * (len(levels) + 1) + 40
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" '
@@ -54,15 +54,15 @@ def _x(time: datetime, first: datetime, last: datetime) -> float:
     return _LEFT + (time - first).total_seconds() / span * (_WIDTH - _LEFT - 30)
 
 
-def _level_row(level: int, files: Sequence[FileInfo], y: int, first: datetime, last: datetime) -> list[str]:
+def _level_row(
+    level: int, files: Sequence[tuple[FileInfo, datetime]], y: int, first: datetime, last: datetime
+) -> list[str]:
     label = "snapshots" if level == 9 else f"level {level}"
-    size = sum(info.size for info in files)
+    size = sum(info.size for info, _ in files)
     parts = [f'<text x="20" y="{y + 20}">{label}</text>']
     before = _LEFT - 4.0
-    for info in files:
-        if info.created_at is None:
-            continue
-        x = _x(info.created_at, first, last)
+    for info, time in files:
+        x = _x(time, first, last)
         start = x - 3 if level in (0, 9) else min(before, x - 3)
         parts.append(
             f'<rect x="{start:.1f}" y="{y + 6}" width="{max(x - start, 2):.1f}" height="18" rx="2" '

@@ -102,9 +102,8 @@ def _around(before: FileInfo | None, after: FileInfo | None) -> str:
 
 
 def _span(infos: Sequence[FileInfo]) -> str:
+    # Files without a time are usable at any time, so one that was left out for its time is among these.
     times = [info.created_at for info in infos if info.created_at is not None]
-    if not times:
-        return "no file carries a time"
     return f"files range from {min(times).isoformat()} to {max(times).isoformat()}"
 
 
