@@ -10,9 +10,9 @@ Importing registers the SQLite VFS named ``litestream`` with apsw and makes apsw
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
+from vfsstream.lazy import lazy_names
 from vfsstream.vfs.vfs import configure, register
 
 if TYPE_CHECKING:
@@ -29,13 +29,7 @@ _LAZY = {
     "connect": "vfsstream.vfs.connect",
 }
 
-
-def __getattr__(name: str) -> object:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'vfsstream' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_LAZY[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _LAZY)
 
 
 def __dir__() -> list[str]:

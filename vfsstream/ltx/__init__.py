@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from vfsstream.lazy import lazy_names
 
 if TYPE_CHECKING:
     from vfsstream.ltx.checksum import FLAG, crc64, page_checksum, rolling_checksum
@@ -49,7 +50,6 @@ __all__ = [
     "rolling_checksum",
 ]
 
-# Each name is imported when it is first asked for: a command that needs one of them starts without the others.
 _HOME = {
     "FLAG": "vfsstream.ltx.checksum",
     "crc64": "vfsstream.ltx.checksum",
@@ -84,10 +84,4 @@ _HOME = {
     "parse_name": "vfsstream.ltx.names",
 }
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _HOME)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from vfsstream.lazy import lazy_names
 
 if TYPE_CHECKING:
     from vfsstream.stores.base import TIMESTAMP, Capabilities, Fetched, ObjectInfo, Source, Store
@@ -25,7 +26,6 @@ __all__ = [
     "parse_url",
 ]
 
-# Each name is imported when it is first asked for: a command that needs one of them starts without the others.
 _HOME = {
     "TIMESTAMP": "vfsstream.stores.base",
     "Capabilities": "vfsstream.stores.base",
@@ -40,10 +40,4 @@ _HOME = {
     "parse_url": "vfsstream.stores.url",
 }
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _HOME)
