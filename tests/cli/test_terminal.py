@@ -185,6 +185,13 @@ def test_completion_offers(line: str, expected: str) -> None:
     assert f"plain,{expected}" in done.stdout.split(), done.stderr
 
 
+STARTUP = {
+    name.partition(".")[0]
+    for name in subprocess.run(
+        [sys.executable, "-c", "import sys; print(*sys.modules)"], capture_output=True, text=True, check=True
+    ).stdout.split()
+}
+
 HEAVY = {
     "numpy",
     "boto3",
@@ -215,6 +222,7 @@ HEAVY = {
         "restore -h",
         "replicate -h",
         "ltx -level all {url}",
+        "ltx {url}",
         "points {url}",
         "restore -dry-run -o x {url}",
         "databases -config {config}",
@@ -241,3 +249,9 @@ def test_a_local_command_loads_nothing_heavy(line: str, golden: Callable[[str], 
     )
     loaded = set(json.loads(done.stderr.splitlines()[-1]))
     assert not loaded & HEAVY
+    if not line.startswith(("points", "restore -dry-run", "ltx -level all")):  # these list all levels at once
+        assert not loaded & {"logging", "concurrent.futures", "secrets", "decimal"}
+    roots = {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names
+    foreign = {name for name in roots if not name.startswith(("_cython", "cython", "_distutils", "__main"))}
+    # Besides what site-packages loads into every process by .pth files.
+    assert foreign - STARTUP <= {"vfsstream", "apsw", "click", "yaml", "lz4", "fastcrc"}

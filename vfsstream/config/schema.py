@@ -7,7 +7,7 @@ A field's name with dashes is its key in YAML. Sections are dataclasses of their
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from datetime import timedelta
 from typing import Any
 
@@ -38,9 +38,12 @@ HOUR = timedelta(hours=1)
 TYPES = ("file", "s3", "gs", "abs", "sftp", "webdav", "nats", "oss")
 
 
-@dataclass
+@dataclass(init=False, repr=False, eq=False)
 class Section:
     """A mapping of the file.
+
+    Nothing is generated: an ``__init__`` for each of these would take a tenth of a second's start-up from every
+    command, and a ``__repr__`` would show secrets.
 
     Attributes:
         lines: the line of every key that was given, by key; 0 for one from the environment.
@@ -50,19 +53,29 @@ class Section:
     lines: dict[str, int] = field(default_factory=dict, repr=False, kw_only=True)
     line: int = field(default=0, repr=False, kw_only=True)
 
+    def __init__(self, **values: Any) -> None:
+        for item in fields(self):
+            if item.name in values:
+                value = values.pop(item.name)
+            else:
+                value = item.default if item.default_factory is MISSING else item.default_factory()
+            setattr(self, item.name, value)
+        if values:
+            raise TypeError(f"{type(self).__name__} has no {', '.join(values)}")
+
     def given(self, name: str) -> bool:
         """Whether a key was set, by its field name."""
         return yaml_name(name) in self.lines
 
 
-@dataclass
+@dataclass(init=False, repr=False, eq=False)
 class Level(Section):
     """One compaction level."""
 
     interval: timedelta | None = key(DURATION, "time between two compactions into this level", above=ZERO)
 
 
-@dataclass
+@dataclass(init=False, repr=False, eq=False)
 class Snapshot(Section):
     """Full images."""
 
@@ -70,21 +83,21 @@ class Snapshot(Section):
     retention: timedelta | None = key(DURATION, "how long snapshots are kept", above=ZERO, shown="24h0m0s")
 
 
-@dataclass
+@dataclass(init=False, repr=False, eq=False)
 class Validation(Section):
     """Checks of the replica."""
 
     interval: timedelta | None = key(DURATION, "time between two checks of every level's chain; 0 = off")
 
 
-@dataclass
+@dataclass(init=False, repr=False, eq=False)
 class Retention(Section):
     """Deletion of old files."""
 
     enabled: bool = key(BOOL, "false = never delete files of the replica", True)
 
 
-@dataclass
+@dataclass(init=False, repr=False, eq=False)
 class Socket(Section):
     """The control socket."""
 
@@ -93,7 +106,7 @@ class Socket(Section):
     permissions: int = key(INTEGER, "its file mode, as YAML octal", 0o600, shown="0600")
 
 
-@dataclass
+@dataclass(init=False, repr=False, eq=False)
 class Logging(Section):
     """The log."""
 
@@ -105,7 +118,7 @@ class Logging(Section):
     source: bool = key(BOOL, "add the place in the source", False)
 
 
-@dataclass
+@dataclass(init=False, repr=False, eq=False)
 class Age(Section):
     """Client-side encryption of Litestream 0.3; refused, because it would be ignored."""
 
@@ -113,7 +126,7 @@ class Age(Section):
     recipients: list[str] = key(STRINGS, "refused: encryption is not supported", factory=list, secret=True)
 
 
-@dataclass
+@dataclass(init=False, repr=False, eq=False)
 class StoreKeys(Section):
     """Keys of a replica and its storage; at the top level they are defaults of every replica."""
 
@@ -170,7 +183,7 @@ class StoreKeys(Section):
     timeout: timedelta | None = store(DURATION, "nats", "of one request", shown="10s")
 
 
-@dataclass
+@dataclass(init=False, repr=False, eq=False)
 class ReplicaConfig(StoreKeys):
     """Where a database is replicated to."""
 
@@ -180,7 +193,7 @@ class ReplicaConfig(StoreKeys):
     path: str | None = key(STRING, "path in the bucket, or directory")
 
 
-@dataclass
+@dataclass(init=False, repr=False, eq=False)
 class Database(Section):
     """A database, or a directory of them."""
 
@@ -203,7 +216,7 @@ class Database(Section):
     replicas: list[ReplicaConfig] | None = key(None, "older spelling of replica: a list of exactly one")
 
 
-@dataclass
+@dataclass(init=False, repr=False, eq=False)
 class Config(StoreKeys):
     """The whole file."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
@@ -49,6 +48,10 @@ class Replica:
     def all_files(self, levels: Iterable[int] = LEVELS, start: int = 1) -> dict[int, list[FileInfo]]:
         """Every file of several levels, listed in parallel: ``{level: files}``."""
         wanted = list(levels)
+        if len(wanted) == 1:
+            return {wanted[0]: list(self.files(wanted[0], start))}
+        from concurrent.futures import ThreadPoolExecutor
+
         with ThreadPoolExecutor(len(wanted), thread_name_prefix="vfsstream-list") as pool:
             listings = pool.map(lambda level: list(self.files(level, start)), wanted)
             return dict(zip(wanted, listings, strict=True))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import select
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -19,7 +18,6 @@ from typing import TYPE_CHECKING, NoReturn
 from vfsstream.errors import AccessDenied, AlreadyExists, NotFound, StoreError
 from vfsstream.stores.base import TIMESTAMP, Capabilities, Fetched, ObjectInfo, Source, Store, chunks_of
 from vfsstream.stores.memory import slice_range
-from vfsstream.stores.watch import watch_directory
 
 if TYPE_CHECKING:
     from vfsstream.stores.url import StoreUrl
@@ -125,7 +123,7 @@ class FileStore(Store):
         if_absent: bool = False,
     ) -> ObjectInfo:
         path = self._path(key)
-        temp = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}{TEMP_SUFFIX}")
+        temp = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}{TEMP_SUFFIX}")
         try:
             self._make_directories(path.parent)
             try:
@@ -192,6 +190,8 @@ class FileStore(Store):
             self._fail(error, key, "stat")
 
     def watch(self, prefix: str, wake: Callable[[], None]) -> Callable[[], None]:
+        from vfsstream.stores.watch import watch_directory
+
         return watch_directory(self.root / prefix, wake, hidden_suffix=TEMP_SUFFIX)
 
     def describe(self) -> str:

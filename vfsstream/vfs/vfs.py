@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import logging
 import os
 import threading
 import weakref
@@ -20,7 +18,6 @@ if TYPE_CHECKING:  # the reader is loaded when the first replica is opened: impo
 __all__ = ["NAME", "ReplicaVFS", "configure", "file_of", "open_file", "register", "resolve"]
 
 NAME = "litestream"
-logger = logging.getLogger("vfsstream.vfs")
 
 _configured: dict[str, dict[str, str]] = {}
 _open_names: Counter[str] = Counter()
@@ -154,6 +151,8 @@ def file_of(connection: apsw.Connection, schema: str = "main") -> ReplicaFile | 
     """The replica behind a connection's database, or ``None`` when it is something else."""
     if not _known_names:
         return None
+    import ctypes
+
     from vfsstream.vfs.file import FIND_FILE
 
     found: list[ReplicaFile] = []
@@ -188,7 +187,9 @@ def register() -> None:
         apsw.config(apsw.SQLITE_CONFIG_URI, 1)
         apsw.initialize()
     else:
-        logger.warning(
+        import logging
+
+        logging.getLogger("vfsstream.vfs").warning(
             "vfsstream was imported while SQLite connections were open: pass flags with SQLITE_OPEN_URI,"
             " or use vfsstream.connect()"
         )
