@@ -25,7 +25,7 @@ from vfsstream.replica import Replica
 from vfsstream.replicate.maintenance import MaintenanceSettings
 from vfsstream.replicate.service import Service
 from vfsstream.replicate.settings import Settings
-from vfsstream.replicate.walindex import close_shared
+from vfsstream.replicate.sharedfiles import close_shared
 
 __all__ = ["DirectorySettings", "DirectoryWatcher", "is_database", "join_url", "meta_dir_in", "scan"]
 

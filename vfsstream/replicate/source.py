@@ -126,9 +126,15 @@ class Source:
         older.close(True)
 
     def look(self) -> bytes:
-        """The bytes of the wal-index that change with every commit."""
-        assert self._index is not None
-        return self._index.look()
+        """The bytes of the wal-index that change with every commit.
+
+        Raises:
+            ValueError: the source was closed by another thread.
+        """
+        index = self._index
+        if index is None:
+            raise ValueError(f"{self.path} is closed")
+        return index.look()
 
     def index(self) -> IndexHeader:
         """A consistent wal-index header.
@@ -217,14 +223,16 @@ class Source:
 
     def close(self) -> None:
         """Close the connection, then what must outlive it. Idempotent."""
+        # Nobody may look any more: once the connection is gone, another process may cut the wal-index off.
+        index, self._index = self._index, None
         with contextlib.suppress(apsw.Error):
             self.end_read()
         self._reader.close(True)
         if self._log >= 0:
             os.close(self._log)
             self._log = -1
-        if self._index is not None:
-            self._index.close()
+        if index is not None:
+            index.close()
 
 
 class View:

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import NoReturn, Self
 
 from vfsstream.errors import DatabaseError, DiskFull
+from vfsstream.replicate.sharedfiles import close_shared, is_open_here
 from vfsstream.stores.file import sync_directory
 
 __all__ = ["SIDECARS", "Target", "check_target"]
@@ -164,7 +165,7 @@ def _alive(pid: int) -> bool:
 
 
 def _is_open(path: Path) -> bool:
-    """Some other process holds one of SQLite's locks on the database (https://sqlite.org/lockingv3.html)."""
+    """Somebody here has it open, or elsewhere one of SQLite's locks on it (https://sqlite.org/lockingv3.html)."""
     try:
         import fcntl
         import struct
@@ -173,8 +174,15 @@ def _is_open(path: Path) -> bool:
     pending, span = 0x40000000, 512
     question = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, pending, span, 0)
     try:
-        with open(path, "rb") as file:
-            answer = fcntl.fcntl(file, fcntl.F_GETLK, question)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
+    try:
+        if is_open_here(descriptor):
+            return True
+        answer = fcntl.fcntl(descriptor, fcntl.F_GETLK, question)
+    except OSError:
+        return False
+    finally:
+        close_shared(descriptor)
     return bool(struct.unpack_from("h", answer)[0] != fcntl.F_UNLCK)

@@ -7,16 +7,15 @@ salts are the bytes of the log's header.
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
 import struct
-import threading
 from dataclasses import dataclass
 
 from vfsstream.errors import DatabaseError
+from vfsstream.replicate.sharedfiles import close_shared
 
-__all__ = ["IndexHeader", "WalIndex", "close_shared", "parse_index"]
+__all__ = ["IndexHeader", "WalIndex", "parse_index"]
 
 _COPY = 48
 _LENGTH = 136
@@ -76,9 +75,8 @@ def _checksum(data: bytes) -> tuple[int, int]:
 class WalIndex:
     """A mapping of a ``-shm`` file that a SQLite connection of this process has open.
 
-    The mapping must end before that connection closes only in one respect: the descriptor below it must be closed
-    *after*, because closing any descriptor of a file drops all POSIX locks that the process holds on it. Hence
-    :meth:`close` comes last, and waits as long as somebody else in the process has the file open.
+    Descriptor and mapping outlive that connection, and every other of the process: the mapping holds a duplicate of
+    the descriptor, and closing either drops all POSIX locks that the process has on the file.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -105,46 +103,8 @@ class WalIndex:
         return status.st_dev, status.st_ino
 
     def close(self) -> None:
-        """Unmap, and close the descriptor as soon as that harms nobody. Idempotent."""
+        """Look no more; unmapped and closed as soon as that harms nobody. Idempotent."""
         if self._descriptor < 0:
             return
-        self._map.close()
         descriptor, self._descriptor = self._descriptor, -1
-        close_shared(descriptor)
-
-
-_parked: list[int] = []
-_parked_lock = threading.Lock()
-
-
-def close_shared(descriptor: int) -> None:
-    """Close a descriptor of a file that SQLite may have locked, or keep it while others in the process use it.
-
-    Parked descriptors are tried again at every later call.
-    """
-    with _parked_lock:
-        _parked.append(descriptor)
-        waiting, _parked[:] = list(_parked), []
-        ours = set(waiting)
-        foreign = _open_files(ours)
-        for candidate in waiting:
-            status = os.fstat(candidate)
-            if foreign is None or (status.st_dev, status.st_ino) in foreign:
-                _parked.append(candidate)
-            else:
-                os.close(candidate)
-
-
-def _open_files(excluded: set[int]) -> set[tuple[int, int]] | None:
-    """The files that the process has open, or ``None`` when that cannot be told: then anybody may."""
-    found: set[tuple[int, int]] = set()
-    try:
-        numbers = [int(name) for name in os.listdir("/dev/fd") if name.isdecimal()]
-    except OSError:  # no such directory on this platform, or no descriptor left to read it
-        return None
-    for number in numbers:
-        if number not in excluded:
-            with contextlib.suppress(OSError):
-                status = os.fstat(number)
-                found.add((status.st_dev, status.st_ino))
-    return found
+        close_shared(descriptor, self._map)

@@ -1,0 +1,282 @@
+"""The locks of an application in the same process outlive whatever the replicator does to the same files.
+
+Closing any descriptor of a file, a duplicate below a mapping included, drops all POSIX locks that the process has on
+it (https://sqlite.org/howtocorrupt.html, 2.2). Without the lock on its wal-index the next process that opens the
+database cuts the index to nothing under the application: it dies of SIGBUS at its next look.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+
+from tests.replicate.live import connect, contents, newest_txid, restore_ours, running_litestream
+from vfsstream.errors import DatabaseError
+from vfsstream.replica import Replica
+from vfsstream.replicate.database import Database
+from vfsstream.replicate.directory import is_database, scan
+from vfsstream.replicate.maintenance import Maintenance, MaintenanceSettings
+from vfsstream.replicate.restore import restore
+from vfsstream.replicate.service import Service
+from vfsstream.stores.memory import MemoryStore
+
+ONLOOKER = """
+import fcntl, json, os, struct, sys
+
+def held(path, places):
+    descriptor = os.open(path, os.O_RDWR)
+    answer = []
+    for at in places:
+        question = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, at, 1, 0)
+        kind = struct.unpack("hhqqi4x", fcntl.fcntl(descriptor, fcntl.F_GETLK, question))[0]
+        if kind != fcntl.F_UNLCK:
+            answer.append(at)
+    os.close(descriptor)
+    return answer
+
+for line in sys.stdin:
+    path = json.loads(line)
+    print(json.dumps([held(path, [0x40000002, 0x40000003]), held(path + "-shm", range(120, 129))]), flush=True)
+"""
+DMS = 128  # the byte of the wal-index that says: somebody uses it
+
+
+class Onlooker:
+    """Another process, which sees the locks that this one holds."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", ONLOOKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def locks(self, path: Path) -> tuple[set[int], set[int]]:
+        """Locked bytes of the database and of its wal-index."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(str(path)) + "\n")
+        self.process.stdin.flush()
+        database, index = json.loads(self.process.stdout.readline())
+        return set(database), set(index)
+
+
+@pytest.fixture
+def onlooker() -> Iterator[Onlooker]:
+    made = Onlooker()
+    with made.process:
+        yield made
+        assert made.process.stdin is not None
+        made.process.stdin.close()
+
+
+class Application:
+    """A connection with an open read transaction, and what another process must see of it."""
+
+    def __init__(self, root: Path, onlooker: Onlooker) -> None:
+        self.path, self.onlooker = root / "app.db", onlooker
+        self.writer = connect(self.path)
+        self.writer.execute("CREATE TABLE t(x)")
+        self.write()
+        self.reader = connect(self.path)
+        self.reader.execute("BEGIN")
+        self.reader.execute("SELECT count(*) FROM t").fetchall()
+        self.expected = onlooker.locks(self.path)
+        assert self.expected[0]
+        assert DMS in self.expected[1]
+        assert len(self.expected[1]) == 2, "the read mark too"
+
+    def write(self) -> None:
+        for _ in range(20):
+            self.writer.execute("INSERT INTO t VALUES(randomblob(1500))")
+
+    def check(self, step: str) -> None:
+        database, index = self.onlooker.locks(self.path)
+        assert self.expected[0] <= database, f"{step}: locks of the database are gone"
+        assert self.expected[1] <= index, f"{step}: locks of the wal-index are gone"
+
+    def close(self) -> None:
+        self.reader.close()
+        self.writer.close()
+
+
+@pytest.fixture
+def application(tmp_path: Path, onlooker: Onlooker) -> Iterator[Application]:
+    made = Application(tmp_path, onlooker)
+    yield made
+    made.close()
+
+
+def test_nothing_that_a_replicated_database_does_drops_them(application: Application, tmp_path: Path) -> None:
+    replica = Replica(MemoryStore())
+    check = application.check
+    for turn in ("first", "again"):
+        points: list[str] = []
+        database = Database(application.path, replica, at_point=points.append)
+        database.open()
+        check(f"{turn} open")
+        for name, step in _steps(database, application):
+            step()
+            check(f"{turn} {name}")
+        database.close()
+        check(f"{turn} close")
+        assert {"capture:published", "upload:after-put"} <= set(points)
+    restore(replica, tmp_path / "restored.db")
+    check("restore beside it")
+    assert contents(tmp_path / "restored.db") == contents(application.writer)
+
+
+def _steps(database: Database, application: Application) -> list[tuple[str, Callable[[], object]]]:
+    maintenance = Maintenance(database, MaintenanceSettings())
+
+    def dropped_by_a_failed_checkpoint() -> None:
+        with database._capture_lock:
+            database._drop_source()
+
+    def snapshot() -> None:
+        with database.snapshot_pages() as (_, pages):
+            assert sum(1 for _ in pages) > 0
+
+    def full_image() -> None:
+        database._rebase(database.position, "a test wants all pages")
+        database.sync()
+
+    return [
+        ("first sync", database.sync),
+        ("upload", database.upload),
+        ("write", application.write),
+        ("increment", database.sync_and_wait),
+        ("passive checkpoint", database.checkpoint),
+        ("write after it", application.write),
+        ("step", database.step),
+        ("snapshot", snapshot),
+        ("the reader moved on", _advance(database)),
+        ("truncating checkpoint", lambda: database.checkpoint(wait_for_readers=True)),
+        ("maintenance", maintenance.run),
+        ("restart of the source", dropped_by_a_failed_checkpoint),
+        ("sync after it", database.sync),
+        ("full image", full_image),
+        ("status", database.status),
+    ]
+
+
+def _advance(database: Database) -> Callable[[], None]:
+    def advance() -> None:
+        assert database._source is not None
+        database._source.advance_read()
+
+    return advance
+
+
+def test_nor_does_the_service(application: Application, tmp_path: Path) -> None:
+    for turn in range(2):
+        application.write()
+        with Service() as service:
+            service.register(application.path, f"file://{tmp_path}/replica")
+            service.start()
+            service.sync(application.path)
+            application.check(f"turn {turn}: replicated")
+            service.maintain(application.path)
+            service.stop_database(application.path)
+            application.check(f"turn {turn}: stopped")
+            service.start_database(application.path)
+            service.sync(application.path)
+            service.unregister(application.path)
+            application.check(f"turn {turn}: unregistered")
+    application.check("closed")
+    assert contents(restore_ours(tmp_path / "replica", tmp_path / "restored.db")) == contents(application.writer)
+
+
+def test_nor_does_a_look_at_files(application: Application, tmp_path: Path) -> None:
+    assert is_database(application.path)
+    application.check("is it a database?")
+    assert application.path in scan(tmp_path, "*.db")
+    application.check("scan")
+
+
+def test_a_restore_over_a_database_open_in_this_process_is_refused(
+    application: Application, tmp_path: Path
+) -> None:
+    replica = Replica(MemoryStore())
+    with Database(application.path, replica) as database:
+        database.sync_and_wait()
+    with pytest.raises(DatabaseError, match="has this database open"):
+        restore(replica, application.path, force=True)
+    application.check("restore refused")
+
+
+def test_the_write_lock_of_an_application_survives_a_close(tmp_path: Path, onlooker: Onlooker) -> None:
+    path = tmp_path / "app.db"
+    writer = connect(path)
+    writer.execute("CREATE TABLE t(x)")
+    with Database(path, Replica(MemoryStore())) as database:
+        database.sync_and_wait()
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute("INSERT INTO t VALUES(1)")
+        assert 120 in onlooker.locks(path)[1]
+    assert 120 in onlooker.locks(path)[1], "the lock of the one writer"
+    writer.execute("COMMIT")
+    writer.close()
+
+
+@pytest.mark.interop
+def test_an_application_beside_a_closed_replicator_survives_litestream(tmp_path: Path, litestream: str) -> None:
+    """What the lost lock does: the real program takes itself for the first user and empties the wal-index."""
+    path = tmp_path / "app.db"
+    writer = connect(path)
+    writer.execute("CREATE TABLE t(x)")
+    with Database(path, f"file://{tmp_path}/replica") as database:
+        database.sync_and_wait()
+    index = Path(f"{path}-shm")
+    shortest = index.stat().st_size
+    with running_litestream(litestream, path, tmp_path / "replica"):
+        before = newest_txid(tmp_path / "replica")
+        number = 0
+        while newest_txid(tmp_path / "replica") == before:
+            writer.execute("INSERT INTO t VALUES(?)", (number := number + 1,))
+            shortest = min(shortest, index.stat().st_size)
+            assert number < 100_000
+    assert shortest >= 32768
+    writer.close()
+
+
+def test_no_descriptor_is_left_when_the_application_is_gone(tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+
+    def open_files() -> list[str]:
+        return [
+            target
+            for name in os.listdir("/proc/self/fd")
+            if (target := _target(name)).startswith(str(path)) and ".app.db-" not in target
+        ]
+
+    writer = connect(path)
+    writer.execute("CREATE TABLE t(x)")
+    for _ in range(3):
+        with Database(path, Replica(MemoryStore())) as database:
+            database.sync_and_wait()
+    writer.close()
+    with Database(path, Replica(MemoryStore())) as database:
+        database.sync_and_wait()
+    assert open_files() == []
+
+
+def _target(name: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{name}")
+    except OSError:
+        return ""
+
+
+def test_the_onlooker_sees_a_dropped_lock(application: Application) -> None:
+    """That the other tests can fail."""
+    with open(f"{application.path}-shm", "rb"):
+        pass
+    with pytest.raises(AssertionError, match="wal-index are gone"):
+        application.check("a careless look")
+    assert isinstance(application.reader, apsw.Connection)
