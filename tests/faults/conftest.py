@@ -6,7 +6,7 @@ from tests.conformance.conftest import place
 
 __all__ = ["place"]
 
-KINDS = ("sftp", "nats", "webdav", "oss")
+KINDS = ("moto", "radosgw", "gcs", "azurite", "sftp", "nats", "webdav", "oss")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

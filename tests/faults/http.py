@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-import threading
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
+
+from tests.faults.front import Front
 
 
 @dataclass
@@ -28,17 +27,16 @@ class Fault:
     headers: bytes = b""
 
 
-class HttpFaults:
+class HttpFaults(Front):
     """Forwards a loopback port of its own to ``target``, one request per connection to it."""
 
+    name = "http-faults"
+
     def __init__(self, target: int) -> None:
-        self.target = target
-        self.port = 0
+        super().__init__(target)
         self.hits = 0
         self.requests = 0
         self._faults: list[Fault] = []
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="http-faults", daemon=True)
 
     def add(self, fault: Fault) -> None:
         """One more fault; several apply in turn."""
@@ -47,30 +45,6 @@ class HttpFaults:
     def clear(self) -> None:
         """No more faults."""
         self._faults.clear()
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self._server = self._call(asyncio.start_server(self._serve, "127.0.0.1", 0))
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._call(self._close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
-
-    def _call(self, work):  # type: ignore[no-untyped-def]
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
-
-    async def _close(self) -> None:
-        self._server.close()
-        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _next(self, head: bytes) -> Fault | None:
         self.requests += 1
@@ -81,15 +55,7 @@ class HttpFaults:
                 return fault
         return None
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await self._one(reader, writer)
-        except (OSError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-
-    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         fault = self._next(head)
         if b"100-continue" in head.lower():

@@ -6,14 +6,13 @@ import asyncio
 import contextlib
 import socket
 import struct
-import threading
-from types import TracebackType
-from typing import Self
+
+from tests.faults.front import Front
 
 _BLOCK = 16 * 1024
 
 
-class FaultProxy:
+class FaultProxy(Front):
     """Forwards a loopback port of its own to ``target``. Attributes may be changed at any time, from any thread.
 
     Attributes:
@@ -27,8 +26,10 @@ class FaultProxy:
         connections, cut: counters.
     """
 
+    name = "fault-proxy"
+
     def __init__(self, target: int) -> None:
-        self.target = target
+        super().__init__(target)
         self.cut_down_after: int | None = None
         self.cut_up_after: int | None = None
         self.cuts_left = 1 << 30
@@ -38,37 +39,7 @@ class FaultProxy:
         self.refuse = False
         self.connections = 0
         self.cut = 0
-        self.port = 0
         self._open: set[asyncio.StreamWriter] = set()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="fault-proxy", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self._server = self._call(asyncio.start_server(self._serve, "127.0.0.1", 0))
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stall = False
-        self._call(self._close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
-
-    def _call(self, work):  # type: ignore[no-untyped-def]
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
-
-    async def _close(self) -> None:
-        self._server.close()
-        for writer in list(self._open):
-            _reset(writer)
-        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
     def reset_all(self) -> None:
         """Reset every connection there is."""
@@ -77,14 +48,14 @@ class FaultProxy:
             for writer in list(self._open):
                 _reset(writer)
 
-        self._call(reset())
+        self.call(reset())
 
     def behave(self) -> None:
         """No more faults."""
         self.cut_down_after = self.cut_up_after = self.rate = None
         self.cuts_left, self.delay, self.stall, self.refuse = 1 << 30, 0.0, False, False
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         if self.refuse:
             _reset(writer)
@@ -101,6 +72,7 @@ class FaultProxy:
             )
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             _reset(writer)
+            raise
         finally:
             for each in (writer, upstream):
                 if each is not None:
