@@ -1,4 +1,8 @@
-"""On every store: what the real Litestream writes we restore, and what we write it restores."""
+"""On every store: what the real Litestream writes we restore and query, and what we write it restores.
+
+Both run with second-long levels, snapshots and retention until files were really deleted, and send an object that
+goes up in parts.
+"""
 
 from __future__ import annotations
 
@@ -9,27 +13,42 @@ import signal
 import sqlite3
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+import vfsstream
 from tests.conformance.targets import NAMES, TRAITS, Place, new_place
+from vfsstream.ltx import TXID
+from vfsstream.plan.retention import RetentionPolicy
 from vfsstream.replica import Replica
-from vfsstream.replicate.database import Database
-from vfsstream.replicate.replicator import once
+from vfsstream.replicate.events import Event
+from vfsstream.replicate.maintenance import Compacted, MaintenanceSettings, Retired, SnapshotTaken
 from vfsstream.replicate.restore import restore
+from vfsstream.replicate.service import Service, ServiceSettings
+from vfsstream.replicate.settings import Settings
 
 pytestmark = [pytest.mark.interop, pytest.mark.server]
 
-KINDS = [
-    pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in NAMES if name not in ("memory", "file")
-]
+KINDS = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in NAMES if name != "memory"]
 PATIENCE = 90.0
+BRISK = MaintenanceSettings(
+    levels=(timedelta(seconds=0.3), timedelta(seconds=0.9)),
+    snapshot_interval=timedelta(seconds=0.8),
+    l0_check_interval=timedelta(seconds=0.2),
+    retention=RetentionPolicy(l0=timedelta(seconds=0.4), snapshots=timedelta(seconds=1)),
+)
+THEIR_BRISK = {
+    "levels": [{"interval": "500ms"}, {"interval": "1s"}],
+    "snapshot": {"interval": "1s", "retention": "1s"},
+    "l0-retention": "500ms",
+    "l0-retention-check-interval": "200ms",
+}
 
 
 @pytest.fixture(params=KINDS)
@@ -43,6 +62,8 @@ def place(
         with found.open() as store:
             for level in range(10):
                 store.delete([info.key for info in store.list(f"ltx/{level}/")])
+    # A URL has no room for the keys and endpoints that some of these servers need.
+    monkeypatch.setattr(Replica, "open", classmethod(lambda cls, url, options=None: cls(found.open())))
     return found
 
 
@@ -60,13 +81,22 @@ def commit(path: Path, data: bytes = b"") -> None:
         connection.commit()
 
 
+def digest(rows: Iterable[Any]) -> str:
+    found = hashlib.sha256()
+    for row in rows:
+        found.update(repr(row).encode())
+    return found.hexdigest()
+
+
 def content(path: Path) -> str:
-    digest = hashlib.sha256()
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        for row in connection.execute("SELECT id, data FROM t ORDER BY id"):
-            digest.update(repr(row).encode())
-    return digest.hexdigest()
+        return digest(connection.execute("SELECT id, data FROM t ORDER BY id"))
+
+
+def queried(place: Place, **options: Any) -> str:
+    with closing(vfsstream.connect(place.url, **options)) as connection:
+        return digest(connection.execute("SELECT id, data FROM t ORDER BY id"))
 
 
 def wait_for(what: Callable[[], Any], said: str) -> Any:
@@ -78,23 +108,29 @@ def wait_for(what: Callable[[], Any], said: str) -> Any:
     raise AssertionError(f"not in time: {said}")
 
 
+def next_whole_second() -> datetime:
+    """A moment that tells what was stored before from what is stored after it, also where times are whole seconds."""
+    moment = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=1)
+    while datetime.now(UTC) < moment:
+        time.sleep(0.02)
+    return moment
+
+
 class Litestream:
     """The real program with one database and one place."""
 
     def __init__(self, program: str, folder: Path, place: Place, database: Path) -> None:
         self.program, self.folder, self.database = program, folder, database
-        self.config = folder / "litestream.yml"
-        settings = {
-            "snapshot": {"interval": "2s", "retention": "24h"},
-            "levels": [{"interval": "1s"}, {"interval": "3s"}],
-            "dbs": [{"path": str(database), "replica": {**(place.litestream or {}), "sync-interval": "100ms"}}],
-        }
-        self.config.write_text(yaml.safe_dump(settings))
+        replica = {**(place.litestream or {}), "sync-interval": "100ms"}
+        dbs = {"dbs": [{"path": str(database), "replica": replica}]}
+        self.config, self.brisk = folder / "litestream.yml", folder / "brisk.yml"
+        self.config.write_text(yaml.safe_dump(dbs))
+        self.brisk.write_text(yaml.safe_dump({**THEIR_BRISK, **dbs}))
         self.environment = {k: v for k, v in os.environ.items() if k != "AWS_CA_BUNDLE"}
 
-    def run(self, *arguments: str) -> str:
+    def run(self, command: str, *arguments: str) -> str:
         done = subprocess.run(
-            [self.program, *arguments],
+            [self.program, command, "-config", str(self.config), *arguments],
             capture_output=True,
             text=True,
             timeout=120,
@@ -105,48 +141,60 @@ class Litestream:
         return done.stdout
 
     def restore(self, output: Path, *more: str) -> Path:
-        self.run("restore", "-config", str(self.config), "-o", str(output), *more, str(self.database))
+        self.run("restore", "-o", str(output), *more, str(self.database))
         return output
 
     def listing(self) -> list[dict[str, Any]]:
-        text = self.run("ltx", "-config", str(self.config), "-level", "all", "-json", str(self.database))
-        return json.loads(text) or []
+        return json.loads(self.run("ltx", "-level", "all", "-json", str(self.database))) or []
 
     def daemon(self) -> subprocess.Popen[bytes]:
-        log = (self.folder / "litestream.log").open("wb")
-        with log:
-            return subprocess.Popen(
-                [self.program, "replicate", "-config", str(self.config)],
-                stdout=log,
-                stderr=log,
-                env=self.environment,
-            )
+        """It replicates, compacts and deletes every second."""
+        with (self.folder / "litestream.log").open("wb") as log:
+            command = [self.program, "replicate", "-config", str(self.brisk)]
+            return subprocess.Popen(command, stdout=log, stderr=log, env=self.environment)
 
 
-def test_what_litestream_writes_we_restore(place: Place, litestream: str, tmp_path: Path) -> None:
+def assert_read_by_us(place: Place, folder: Path, newest: str, middle: str, txid: TXID, moment: datetime) -> None:
+    """The newest state and an earlier one, named by TXID and by time: restored, and queried in place."""
+    for number, (options, wanted) in enumerate(
+        [({}, newest), ({"txid": txid}, middle), ({"timestamp": moment}, middle)]
+    ):
+        with Replica(place.open()) as replica:
+            restore(replica, folder / f"ours-{number}.db", **options)  # type: ignore[arg-type]
+        assert content(folder / f"ours-{number}.db") == wanted, options
+    assert queried(place) == newest
+    assert queried(place, txid=f"{txid:016x}") == middle
+    assert queried(place, time=moment) == middle
+
+
+def test_what_litestream_writes_we_restore_and_query(place: Place, litestream: str, tmp_path: Path) -> None:
     database = tmp_path / "source.db"
     make_database(database)
     other = Litestream(litestream, tmp_path, place, database)
     with Replica(place.open()) as replica:
         daemon = other.daemon()
         try:
-            for _ in range(8):
+            wait_for(lambda: [*replica.files(0)] or [*replica.files(9)], "a first file")
+            commit(database, os.urandom(place.traits.multipart + (2 << 20)))  # goes up in parts
+
+            def aged() -> bool:
                 commit(database)
-                time.sleep(0.15)
-            commit(database, os.urandom(7 << 20))  # goes up in parts
-            wait_for(lambda: [*replica.files(1)] and [*replica.files(9)], "a compaction and a snapshot")
-            middle = content(database)
-            big = wait_for(lambda: [f for f in replica.files(0) if f.size > 7 << 20], "the large commit")
-            newest = big[-1].max_txid
-            commit(database)
-            wait_for(lambda: max(f.max_txid for f in replica.files(0)) > newest, "the last commit")
+                files = replica.all_files()
+                return all(files.get(level) for level in (0, 1, 2, 9)) and min(files[0]).min_txid > 2
+
+            wait_for(aged, "every level filled and level 0 thinned out")
         finally:
             daemon.send_signal(signal.SIGTERM)
             daemon.wait(60)
+        commit(database)
+        other.run("replicate", "-once")
+        middle, txid = content(database), max(f.max_txid for f in replica.files(0))
+        moment = next_whole_second()
+        commit(database)
+        other.run("replicate", "-once")
         ours = {(f.level, f.name): f for files in replica.all_files().values() for f in files}
         theirs = {(row["level"], f"{row['min_txid']}-{row['max_txid']}.ltx"): row for row in other.listing()}
         assert ours.keys() == theirs.keys()
-        assert {level for level, _ in ours} >= {0, 1, 9}
         for key, info in ours.items():
             assert info.size == theirs[key]["size"]
             if place.name in ("gcs", "azurite"):  # where its own listing has the exact time
@@ -154,40 +202,49 @@ def test_what_litestream_writes_we_restore(place: Place, litestream: str, tmp_pa
                 assert info.created_at is not None
                 listed = datetime.fromisoformat(theirs[key]["timestamp"])
                 assert info.created_at.replace(microsecond=0) == listed, "it shows whole seconds"
-        restore(replica, tmp_path / "newest.db")
-        assert content(tmp_path / "newest.db") == content(database)
-        last = max(f.max_txid for f in replica.files(0))
-        restore(replica, tmp_path / "earlier.db", txid=last - 1)
-        assert content(tmp_path / "earlier.db") == middle
-        moment = replica.exact_time(max(replica.files(0))).created_at
-        assert moment is not None
-        restore(replica, tmp_path / "timed.db", timestamp=moment)
-        assert content(tmp_path / "timed.db") == middle
+    assert_read_by_us(place, tmp_path, content(database), middle, txid, moment)
 
 
-def test_what_we_write_litestream_restores(place: Place, litestream: str, tmp_path: Path) -> None:
+def test_what_our_service_writes_litestream_restores(place: Place, litestream: str, tmp_path: Path) -> None:
     database = tmp_path / "source.db"
     make_database(database)
     other = Litestream(litestream, tmp_path, place, database)
-    with Replica(place.open()) as replica, Database(database, replica) as ours:
-        once(ours, 60)
-        commit(database, os.urandom(7 << 20))
-        middle = content(database)
-        txid = once(ours, 60)
-        time.sleep(0.01)
+    events: list[Event] = []
+    quick = Settings(sync_interval=timedelta(seconds=0.05))
+
+    def seen() -> set[tuple[str, int]]:
+        found = set()
+        for event in [*events]:
+            if isinstance(event, (Compacted, SnapshotTaken)):
+                found.add(("made", event.info.level))
+            elif isinstance(event, Retired):
+                found |= {("deleted", info.level) for info in event.result.deleted}
+        return found
+
+    with Service(ServiceSettings(database=quick, maintenance=BRISK), observer=events.append) as service:
+        service.register(database, lambda: Replica(place.open()))
+        commit(database, os.urandom(place.traits.multipart + (2 << 20)))  # goes up in parts
+        wanted = {("made", 1), ("made", 2), ("made", 9), ("deleted", 0), ("deleted", 1), ("deleted", 9)}
+
+        def aged() -> bool:
+            commit(database)
+            return seen() >= wanted
+
+        wait_for(aged, f"{wanted}, events {events[-5:]}")
+    with Service(ServiceSettings(database=quick)) as service:  # started again, nothing is merged any more
+        service.register(database, lambda: Replica(place.open()))
         commit(database)
-        last = once(ours, 60)
-        assert last > txid
-        times = {f.max_txid: replica.exact_time(f).created_at for f in replica.files(0)}
+        txid, middle = service.sync(database), content(database)
+        moment = next_whole_second()
+        commit(database)
+        last = service.sync(database)
     rows = other.listing()
     assert {row["max_txid"] for row in rows if row["level"] == 0} >= {f"{last:016x}", f"{txid:016x}"}
-    if place.name not in ("webdav", "sftp"):  # where an object keeps its own time to the millisecond
-        moment = times[last]
-        assert moment is not None
-        text = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        assert content(other.restore(tmp_path / "timed.db", "-timestamp", text)) == middle
-    assert content(other.restore(tmp_path / "newest.db")) == content(database)
+    newest, stamp = content(database), moment.isoformat().replace("+00:00", "Z")
+    assert content(other.restore(tmp_path / "newest.db")) == newest
     assert content(other.restore(tmp_path / "earlier.db", "-txid", f"{txid:016x}")) == middle
+    assert content(other.restore(tmp_path / "timed.db", "-timestamp", stamp)) == middle
+    assert_read_by_us(place, tmp_path, newest, middle, txid, moment)
 
 
 @pytest.mark.xdist_group("moto")
