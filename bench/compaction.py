@@ -28,8 +28,9 @@ from vfsstream.plan.retention import RetentionPolicy
 from vfsstream.replica import Replica
 from vfsstream.replicate.compactor import Compactor
 from vfsstream.replicate.database import Database
-from vfsstream.replicate.maintenance import MaintenanceSettings
-from vfsstream.replicate.service import Service, ServiceSettings
+from vfsstream.replicate.service import Service
+from vfsstream.replicate.servicestatus import ServiceSettings
+from vfsstream.replicate.timetable import MaintenanceSettings
 from vfsstream.stores.file import FileStore
 
 LITESTREAM = str(Path(sys.executable).with_name("litestream"))

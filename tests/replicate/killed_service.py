@@ -8,9 +8,10 @@ from datetime import timedelta
 from pathlib import Path
 
 from vfsstream.plan.retention import RetentionPolicy
-from vfsstream.replicate.maintenance import MaintenanceSettings
-from vfsstream.replicate.service import Service, ServiceSettings
+from vfsstream.replicate.service import Service
+from vfsstream.replicate.servicestatus import ServiceSettings
 from vfsstream.replicate.settings import Settings
+from vfsstream.replicate.timetable import MaintenanceSettings
 
 
 def fast() -> MaintenanceSettings:

@@ -25,9 +25,10 @@ from vfsstream.replicate.directory import (
     meta_dir_in,
     scan,
 )
-from vfsstream.replicate.maintenance import MaintenanceSettings
 from vfsstream.replicate.restore import restore
-from vfsstream.replicate.service import Service, ServiceSettings
+from vfsstream.replicate.service import Service
+from vfsstream.replicate.servicestatus import ServiceSettings
+from vfsstream.replicate.timetable import MaintenanceSettings
 
 FAST = MaintenanceSettings(
     levels=(timedelta(seconds=1), timedelta(seconds=3)),

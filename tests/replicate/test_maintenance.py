@@ -15,9 +15,9 @@ from vfsstream.plan import FileInfo, restore_plan
 from vfsstream.plan.retention import RetentionPolicy
 from vfsstream.replica import Replica
 from vfsstream.replicate.events import Event
-from vfsstream.replicate.maintenance import (
+from vfsstream.replicate.maintenance import Maintenance
+from vfsstream.replicate.timetable import (
     Compacted,
-    Maintenance,
     MaintenanceFailed,
     MaintenanceSettings,
     ProblemsFound,

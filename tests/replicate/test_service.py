@@ -22,10 +22,11 @@ from vfsstream.errors import DatabaseError, DeadlineExceeded, StoreError, UsageE
 from vfsstream.plan import restore_plan
 from vfsstream.replica import Replica
 from vfsstream.replicate.events import Event, Uploaded
-from vfsstream.replicate.maintenance import Compacted, Retired, SnapshotTaken
 from vfsstream.replicate.restore import restore
-from vfsstream.replicate.service import Service, ServiceSettings
+from vfsstream.replicate.service import Service
+from vfsstream.replicate.servicestatus import ServiceSettings
 from vfsstream.replicate.settings import Settings
+from vfsstream.replicate.timetable import Compacted, Retired, SnapshotTaken
 from vfsstream.stores.file import FileStore
 from vfsstream.stores.memory import MemoryStore
 

@@ -21,7 +21,8 @@ from vfsstream.errors import DatabaseError, VfsstreamError
 from vfsstream.replica.replica import Replica
 from vfsstream.replicate.directory import DirectorySettings, DirectoryWatcher
 from vfsstream.replicate.events import Event
-from vfsstream.replicate.service import Service, ServiceResult, ServiceSettings, ServiceStatus
+from vfsstream.replicate.service import Service
+from vfsstream.replicate.servicestatus import ServiceResult, ServiceSettings, ServiceStatus
 from vfsstream.stores.trace import Trace
 
 __all__ = ["Fleet", "Target", "targets"]

@@ -11,7 +11,7 @@ from vfsstream.daemon.logs import Log
 from vfsstream.daemon.manager import DatabaseState
 from vfsstream.daemon.metrics import Metrics
 from vfsstream.errors import StoreError
-from vfsstream.replicate import events, maintenance
+from vfsstream.replicate import events, timetable
 from vfsstream.stores.trace import Trace
 
 __all__ = ["Reports"]
@@ -80,20 +80,20 @@ class Reports:
 
     def _maintenance(self, event: events.Event) -> None:
         log, path = self.log, event.path
-        if isinstance(event, maintenance.Compacted):
+        if isinstance(event, timetable.Compacted):
             log.info(
                 "compaction complete", db=path, level=event.info.level, files=event.inputs, size=event.info.size
             )
             self._file(event, event.info.level, event.info)
-        elif isinstance(event, maintenance.SnapshotTaken):
+        elif isinstance(event, timetable.SnapshotTaken):
             log.info("snapshot complete", db=path, txid=event.info.max_txid, size=event.info.size, way=event.way)
             self._file(event, event.info.level, event.info)
-        elif isinstance(event, maintenance.Retired):
+        elif isinstance(event, timetable.Retired):
             log.debug("retention", db=path, deleted=len(event.result.deleted), retained=len(event.result.retained))
-        elif isinstance(event, maintenance.ProblemsFound):
+        elif isinstance(event, timetable.ProblemsFound):
             for problem in event.problems:
                 log.warn("validation", db=path, problem=problem)
-        elif isinstance(event, maintenance.MaintenanceFailed):
+        elif isinstance(event, timetable.MaintenanceFailed):
             self._error(event, f"{event.task} failed", event.error)
 
     def _error(self, event: events.Event, what: str, error: Exception) -> None:

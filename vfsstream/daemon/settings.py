@@ -6,8 +6,8 @@ from datetime import timedelta
 
 from vfsstream.config.schema import Config, Database, ReplicaConfig
 from vfsstream.plan.retention import RetentionPolicy
-from vfsstream.replicate.maintenance import MaintenanceSettings
 from vfsstream.replicate.settings import Settings
+from vfsstream.replicate.timetable import MaintenanceSettings
 
 __all__ = ["database_settings", "maintenance_settings"]
 

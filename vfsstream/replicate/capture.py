@@ -10,18 +10,18 @@ import contextlib
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import BinaryIO
+from dataclasses import replace
 
 from vfsstream.errors import DatabaseError, LtxError
-from vfsstream.ltx import HEADER_SIZE, TRAILER_SIZE, Decoder, Encoder, Header, Trailer
+from vfsstream.ltx import HEADER_SIZE, TRAILER_SIZE, Decoder, Header, Trailer
 from vfsstream.ltx.names import TXID, lock_pgno
 from vfsstream.replicate import decide as rules
 from vfsstream.replicate.decide import Captured, Decision, Facts, Full, Incremental, Nothing, TailThenLap
-from vfsstream.replicate.fingerprints import Changes, Fingerprints
+from vfsstream.replicate.fingerprints import Fingerprints
 from vfsstream.replicate.image import Image, differing, pages_of_image
 from vfsstream.replicate.localfiles import LocalFiles
 from vfsstream.replicate.logrange import LogRange, Torn, old_lap, scan
+from vfsstream.replicate.publish import Plan, Publisher, Written, growth, header_of
 from vfsstream.replicate.source import Source
 from vfsstream.replicate.state import StateRecord
 from vfsstream.replicate.wal import Frame, frame_end, frame_size, frames_in, iter_frames
@@ -29,43 +29,6 @@ from vfsstream.replicate.wal import Frame, frame_end, frame_size, frames_in, ite
 __all__ = ["Capture", "Written"]
 
 _ATTEMPTS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """One published local file.
-
-    Attributes:
-        reason: why all pages (or all that differ) were written; ``None`` for a plain increment.
-        full: it holds every page.
-        page_size_changed: it begins a new chain.
-        complete: nothing committed was left for another step.
-    """
-
-    txid: TXID
-    pages: int
-    commit: int
-    size: int
-    full: bool
-    reason: str | None
-    seconds: float
-    complete: bool
-    page_size_changed: bool = False
-
-
-@dataclass(slots=True)
-class _Plan:
-    """What one file is made of, and what is captured once it is published."""
-
-    after: Captured
-    offset: int
-    pages: Iterable[tuple[int, bytes | memoryview]]
-    salts: bytes  # of the range read, as stated in the header
-    end: int
-    full: bool = False
-    reason: str | None = None
-    only_if_changed: bool = False
-    complete: bool = True
 
 
 class Capture:
@@ -92,8 +55,8 @@ class Capture:
         self.source, self.local = source, local
         self._record = StateRecord(local.own)
         self._prints = Fingerprints(local.own) if fingerprints else None
-        self._clock, self.at_point = clock, at_point
-        self._last_ms = 0
+        self.at_point = at_point
+        self._publisher = Publisher(local, self._record, self._prints, clock, at_point)
         self._tail_done: bytes | None = None
         self.position = TXID(0)
         self.captured: Captured | None = None
@@ -107,7 +70,7 @@ class Capture:
         newest = txids[-1]
         try:
             header, trailer = self._ends_of(newest)
-            self._last_ms = header.timestamp
+            self._publisher.not_before(header.timestamp)
             known = self._record.load(newest, trailer.file_checksum)
             if known is None:
                 for _ in self._decoder(newest):  # nobody vouches for it: read it to the end once
@@ -227,14 +190,14 @@ class Capture:
         )  # if publishing fails, the log may not have it any more
         return self._publish(plan)
 
-    def _increment(self, start: int, facts: Facts, limit: int) -> _Plan:
+    def _increment(self, start: int, facts: Facts, limit: int) -> Plan:
         stop = frame_end(facts.index.max_frame, facts.page_size)
         found = scan(self.source, facts.page_size, start, stop, facts.index.salts, limit)
         if found.end == stop and found.map.last_checksum != facts.index.frame_checksum:
             raise Torn
         return self._plan_of(found, facts)
 
-    def _plan_of(self, found: LogRange, facts: Facts | None, *, guard: bool = True) -> _Plan:
+    def _plan_of(self, found: LogRange, facts: Facts | None, *, guard: bool = True) -> Plan:
         before = self.captured
         assert before is not None
         complete = facts is None or found.end == frame_end(facts.index.max_frame, facts.page_size)
@@ -242,7 +205,7 @@ class Capture:
         after = replace(after, watched=before.watched or complete)
         pages = self._grown(found, before.commit)
         guarded = self._while_same_lap(pages, found.salts) if guard else pages
-        return _Plan(after, found.start, guarded, found.salts, found.end, complete=complete)
+        return Plan(after, found.start, guarded, found.salts, found.end, complete=complete)
 
     def _after(self, commit: int, salts: bytes, end: int, checksum: bytes | None) -> Captured:
         source = self.source
@@ -291,11 +254,11 @@ class Capture:
             return self._step(0)
         pages = found.map.pages()
         grown = sum(1 for pgno, _ in pages if pgno > before.commit)
-        if grown != _growth(before.commit, found.map.commit, facts.page_size):
+        if grown != growth(before.commit, found.map.commit, facts.page_size):
             return self._full("the old lap lacks pages by which the database grew", facts)
         after = self._after(found.map.commit, salts, found.end, found.map.last_checksum)
         image = ((int(pgno), found.page(int(frame))) for pgno, frame in pages)
-        plan = _Plan(after, start, self._while_intact(image, found), salts, found.end, complete=False)
+        plan = Plan(after, start, self._while_intact(image, found), salts, found.end, complete=False)
         written = self._publish(plan)
         assert self.captured is not None
         self.captured = replace(self.captured, salts=lap.salts, end=lap.end, checksum=None)
@@ -326,7 +289,7 @@ class Capture:
         after = replace(self._after(commit, index.salts, end, checksum), watched=True)
         pages = pages_of_image(self.source, found, commit)
         known = self._known_sums()
-        plan = _Plan(after, start, pages, index.salts, end, full=known is None, reason=reason)
+        plan = Plan(after, start, pages, index.salts, end, full=known is None, reason=reason)
         if known is not None:
             plan.pages = differing(pages, known, last.pgno if last is not None else 0)
             assert self.captured is not None
@@ -362,60 +325,22 @@ class Capture:
             view.close()
             raise
         offset = captured.end - frame_size(size) if in_log else start
-        header = _header(captured, self._timestamp(), offset, frame_size(size) if in_log else 0, captured.salts)
+        header = header_of(
+            captured, self._publisher.timestamp(), offset, frame_size(size) if in_log else 0, captured.salts
+        )
         header = replace(header, min_txid=TXID(1))
         return Image(header, pages_of_image(view, found, captured.commit), view)
 
     # --- publishing -----------------------------------------------------------------------------------------
 
-    def _timestamp(self) -> int:
-        self._last_ms = max(int(self._clock() * 1000), self._last_ms + 1)  # the clock may have been set back
-        return self._last_ms
-
-    def _publish(self, plan: _Plan) -> Written | None:
-        started = time.monotonic()
-        after, before = plan.after, self.captured
-        rebuilt = plan.full or before is None
-        new_chain = before is not None and before.page_size != after.page_size
-        header = _header(after, self._timestamp(), plan.offset, plan.end - plan.offset, plan.salts)
-        changes, count, trailer = Changes(), 0, None
-
-        def produce(file: BinaryIO) -> bool:
-            nonlocal count, trailer
-            encoder = Encoder(header, file.write)
-            commit_before = 0 if rebuilt or before is None else before.commit
-            grown = 0
-            for pgno, page in plan.pages:
-                encoder.add_page(pgno, page)
-                if self._prints is not None:
-                    changes.add(pgno, page)
-                count += 1
-                grown += pgno > commit_before
-            expected = _growth(commit_before, after.commit, after.page_size)
-            if grown != expected:
-                raise LtxError(
-                    f"refused to publish TXID {TXID(after.txid)}: {grown} of the {expected} pages by which the "
-                    f"database grew from {commit_before} to {after.commit} pages are there"
-                )
-            self.at_point("capture:encoded")
-            trailer = encoder.finish()
-            return count > 0 or not plan.only_if_changed
-
-        size = self.local.write(after.txid, produce)
-        if size is None or trailer is None:
-            self._unchanged(after)
+    def _publish(self, plan: Plan) -> Written | None:
+        written = self._publisher.publish(plan, self.captured)
+        if written is None:
+            self._unchanged(plan.after)
             return None
-        self.at_point("capture:published")
-        self.position, self.captured = TXID(after.txid), after
-        with contextlib.suppress(DatabaseError):  # hints: without them the next start does more work
-            self._record.save(after, trailer.file_checksum)
-            if self._prints is not None:
-                self._prints.record(after.txid, after.commit, changes, full=rebuilt)
-        self.at_point("capture:recorded")
-        seconds = time.monotonic() - started
-        return Written(
-            TXID(after.txid), count, after.commit, size, rebuilt, plan.reason, seconds, plan.complete, new_chain
-        )  # fmt: skip
+        self.position, self.captured = written.txid, plan.after
+        self._publisher.remember(plan.after)
+        return written
 
     def _unchanged(self, after: Captured) -> None:
         """Page by page the database equals the newest file: only the place in the log is new."""
@@ -431,14 +356,3 @@ class Capture:
             self._prints.forget()
         self.local.delete(list(self.local.txids()))
         self.position, self.captured = TXID(position), None
-
-
-def _header(of: Captured, timestamp: int, offset: int, size: int, salts: bytes) -> Header:
-    salt1, salt2 = (int.from_bytes(salts[at : at + 4], "big") for at in (0, 4))
-    txid = TXID(of.txid)
-    return Header(of.page_size, of.commit, txid, txid, timestamp, offset, size, salt1, salt2)
-
-
-def _growth(before: int, after: int, page_size: int) -> int:
-    """Pages in ``(before, after]`` that a file must hold: all but the lock page."""
-    return max(0, after - before) - (before < lock_pgno(page_size) <= after)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from vfsstream.errors import DatabaseError
-from vfsstream.replicate.capture import Capture, Written
+from vfsstream.replicate.capture import Capture
 from vfsstream.replicate.events import CheckpointResult
 from vfsstream.replicate.logrange import LogRange, Torn
+from vfsstream.replicate.publish import Written
 from vfsstream.replicate.settings import Settings
 from vfsstream.replicate.source import Source
 from vfsstream.replicate.wal import frame_end

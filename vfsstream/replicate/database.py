@@ -27,10 +27,10 @@ from vfsstream.plan.files import FileInfo
 from vfsstream.replica import Replica
 from vfsstream.replicate import events
 from vfsstream.replicate.backoff import Backoff
-from vfsstream.replicate.capture import Written
 from vfsstream.replicate.events import Observer
 from vfsstream.replicate.lease import Lease
 from vfsstream.replicate.localdatabase import LocalDatabase
+from vfsstream.replicate.publish import Written
 from vfsstream.replicate.settings import Settings
 from vfsstream.replicate.status import CloseResult, DatabaseStatus
 from vfsstream.replicate.upload import Uploader

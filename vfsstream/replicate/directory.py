@@ -22,10 +22,10 @@ from typing import Self
 
 from vfsstream.errors import UsageError, VfsstreamError
 from vfsstream.replica import Replica
-from vfsstream.replicate.maintenance import MaintenanceSettings
 from vfsstream.replicate.service import Service
 from vfsstream.replicate.settings import Settings
 from vfsstream.replicate.sharedfiles import close_shared
+from vfsstream.replicate.timetable import MaintenanceSettings
 
 __all__ = ["DirectorySettings", "DirectoryWatcher", "is_database", "join_url", "meta_dir_in", "scan"]
 

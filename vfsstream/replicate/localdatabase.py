@@ -15,11 +15,12 @@ from vfsstream.ltx import Header
 from vfsstream.ltx.names import TXID
 from vfsstream.replicate import events
 from vfsstream.replicate.backoff import Backoff, Pace
-from vfsstream.replicate.capture import Capture, Written
+from vfsstream.replicate.capture import Capture
 from vfsstream.replicate.checkpoint import Pacing, Situation, checkpoint, is_due
 from vfsstream.replicate.events import CheckpointResult, Observer
 from vfsstream.replicate.image import Pages
 from vfsstream.replicate.localfiles import LocalFiles, meta_path_for
+from vfsstream.replicate.publish import Written
 from vfsstream.replicate.settings import Settings
 from vfsstream.replicate.source import Source
 from vfsstream.replicate.status import Lag

@@ -11,37 +11,34 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, Protocol
 
-from vfsstream.errors import Interrupted, MissingError, UsageError, VfsstreamError
+from vfsstream.errors import Interrupted, MissingError, VfsstreamError
 from vfsstream.ltx.header import Header
 from vfsstream.ltx.names import SNAPSHOT_LEVEL, TXID
-from vfsstream.plan.compaction import Limits, plan_compaction
+from vfsstream.plan.compaction import plan_compaction
 from vfsstream.plan.files import FileInfo
 from vfsstream.plan.restore import restore_plan
-from vfsstream.plan.retention import RetentionPolicy
 from vfsstream.replica.replica import Replica
 from vfsstream.replicate.catalogue import Catalogue
 from vfsstream.replicate.compactor import Compactor
 from vfsstream.replicate.events import Event, Observer
 from vfsstream.replicate.retention import Retention, RetentionResult
 from vfsstream.replicate.schedule import TrustedClock, seconds_to_next_run, spread, too_early
-from vfsstream.replicate.snapshot import SnapshotWay, take_snapshot
-from vfsstream.replicate.validate import Problem, find_problems
+from vfsstream.replicate.snapshot import take_snapshot
+from vfsstream.replicate.timetable import (
+    Compacted,
+    MaintenanceFailed,
+    MaintenanceSettings,
+    ProblemsFound,
+    Retired,
+    SnapshotTaken,
+)
+from vfsstream.replicate.validate import find_problems
 
-__all__ = [
-    "Compacted",
-    "Maintained",
-    "Maintenance",
-    "MaintenanceFailed",
-    "MaintenanceSettings",
-    "ProblemsFound",
-    "Retired",
-    "SnapshotTaken",
-]
+__all__ = ["Maintained", "Maintenance"]
 
 Pages = Iterator[tuple[int, bytes | memoryview]]
 
@@ -63,79 +60,6 @@ class Maintained(Protocol):
     def forget_local(self, max_txid: int) -> None: ...
     def snapshot_written(self, txid: TXID) -> None: ...
     def snapshot_pages(self) -> AbstractContextManager[tuple[Header, Pages]]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class MaintenanceSettings:
-    """The timetable; the defaults are Litestream's.
-
-    Attributes:
-        levels: interval of level 1, 2, ...; at most 8. Without any, level-0 files are never deleted.
-        snapshot_interval: between two snapshots of a database that changes.
-        retention: what is kept how long.
-        l0_check_interval: between two looks for old level-0 files.
-        validation_interval: between two checks of every level's order; zero switches them off.
-        limits: of one merge.
-    """
-
-    levels: tuple[timedelta, ...] = (timedelta(seconds=30), timedelta(minutes=5), timedelta(hours=1))
-    snapshot_interval: timedelta = timedelta(hours=24)
-    retention: RetentionPolicy = field(default_factory=RetentionPolicy)
-    l0_check_interval: timedelta = timedelta(seconds=15)
-    validation_interval: timedelta = timedelta(0)
-    limits: Limits = field(default_factory=Limits)
-
-    def __post_init__(self) -> None:
-        if len(self.levels) >= SNAPSHOT_LEVEL:
-            raise UsageError(f"at most {SNAPSHOT_LEVEL - 1} compaction levels, found {len(self.levels)}")
-        for name in ("snapshot_interval", "l0_check_interval"):
-            if getattr(self, name) <= timedelta(0):
-                raise UsageError(f"{name} must be positive, found {getattr(self, name)}")
-        for number, interval in enumerate(self.levels, 1):
-            if interval <= timedelta(0):
-                raise UsageError(f"the interval of level {number} must be positive, found {interval}")
-
-
-@dataclass(frozen=True, slots=True)
-class Compacted(Event):
-    """A file was made from ``inputs`` files of the level below, ``bytes_in`` bytes together."""
-
-    info: FileInfo
-    inputs: int
-    bytes_in: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotTaken(Event):
-    """A snapshot was written, in one of the ways of :data:`SnapshotWay`."""
-
-    info: FileInfo
-    way: SnapshotWay
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Retired(Event):
-    """Retention deleted files, or could not."""
-
-    result: RetentionResult
-
-
-@dataclass(frozen=True, slots=True)
-class ProblemsFound(Event):
-    """Neighbours in a level do not follow one another."""
-
-    problems: tuple[Problem, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class MaintenanceFailed(Event):
-    """A task failed the ``consecutive``-th time in a row; it is tried again."""
-
-    task: str
-    error: VfsstreamError
-    consecutive: int
 
 
 _Task = int | Literal["l0", "validate"]

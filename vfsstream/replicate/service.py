@@ -1,9 +1,4 @@
-"""Many databases in one process: one scheduler thread, bounded pools of workers, nothing per database that polls.
-
-The scheduler looks at every database (a few hundred nanoseconds each) and hands what is due to the pools: capture,
-upload, maintenance. Each database has at most one job of each kind at a time. No I/O is done under a lock, and a
-slow upload or a large snapshot of one database holds up no other's capture.
-"""
+"""Many databases in one process: registered, stopped, started and unregistered while the others go on."""
 
 from __future__ import annotations
 
@@ -13,11 +8,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 from vfsstream.errors import DatabaseError, DeadlineExceeded, UsageError, VfsstreamError
 from vfsstream.ltx.names import TXID
@@ -25,93 +19,18 @@ from vfsstream.plan.files import FileInfo
 from vfsstream.replica import Replica
 from vfsstream.replicate.database import Database
 from vfsstream.replicate.events import Event, Observer, Uploaded
-from vfsstream.replicate.maintenance import Maintenance, MaintenanceSettings
-from vfsstream.replicate.replicator import PollRate
+from vfsstream.replicate.maintenance import Maintenance
+from vfsstream.replicate.scheduler import Managed, Scheduler
+from vfsstream.replicate.servicestatus import MaintenanceStatus, ServiceResult, ServiceSettings, ServiceStatus
 from vfsstream.replicate.settings import Settings
-from vfsstream.replicate.status import CloseResult, DatabaseStatus
+from vfsstream.replicate.status import CloseResult
+from vfsstream.replicate.timetable import MaintenanceSettings
 
 __all__ = ["MaintenanceStatus", "Service", "ServiceResult", "ServiceSettings", "ServiceStatus"]
 
 _log = logging.getLogger(__name__)
 
-_MAINTENANCE_LOOK = 0.2
-_STALL_LOOK = 2.0
 _CLOSERS = 50
-_Kind = Literal["capture", "upload", "maintenance"]
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceSettings:
-    """How the service shares the machine.
-
-    Attributes:
-        database: for databases registered without settings of their own.
-        maintenance: the timetable, likewise.
-        capture_workers: databases captured at once.
-        upload_workers: databases uploading at once.
-        maintenance_workers: compactions, snapshots and retention passes at once.
-        shutdown_timeout: for all databases together when the service is closed without a deadline.
-    """
-
-    database: Settings = field(default_factory=Settings)
-    maintenance: MaintenanceSettings = field(default_factory=MaintenanceSettings)
-    capture_workers: int = 4
-    upload_workers: int = 8
-    maintenance_workers: int = 2
-    shutdown_timeout: timedelta = timedelta(seconds=30)
-
-    def __post_init__(self) -> None:
-        for name in ("capture_workers", "upload_workers", "maintenance_workers"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, found {getattr(self, name)}")
-
-
-@dataclass(frozen=True, slots=True)
-class MaintenanceStatus:
-    """Compaction, snapshots and retention of one database.
-
-    Attributes:
-        levels: ``{level: (files, newest TXID)}`` as far as known.
-        errors: the last error of each task that fails at the moment.
-        running: a task runs now.
-    """
-
-    levels: dict[int, tuple[int, TXID]]
-    errors: dict[str, VfsstreamError]
-    running: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceStatus:
-    """One look at one database of the service."""
-
-    database: DatabaseStatus
-    replica: str
-    enabled: bool
-    maintenance: MaintenanceStatus
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceResult:
-    """What closing achieved: truthful, database by database.
-
-    Attributes:
-        uploaded: everything of every database is in its replica.
-        databases: the result of each, by path.
-    """
-
-    uploaded: bool
-    databases: dict[str, CloseResult]
-
-
-class _Managed:
-    """One registered database. ``busy``, ``enabled`` and ``gone`` are guarded by the service's lock."""
-
-    def __init__(self, database: Database, maintenance: Maintenance, stop: threading.Event, describe: str) -> None:
-        self.database, self.maintenance, self.stop, self.replica = database, maintenance, stop, describe
-        self.busy: set[_Kind] = set()
-        self.enabled = False
-        self.next_look = 0.0
 
 
 class Service:
@@ -134,15 +53,8 @@ class Service:
         self.settings = settings or ServiceSettings()
         self._observer = observer
         self._lock = threading.Lock()
-        self._idle = threading.Condition(self._lock)
-        self._managed: dict[str, _Managed | None] = {}  # None: being registered; guarded by _lock
-        self._active: tuple[_Managed, ...] = ()  # replaced, never changed; guarded by _lock
-        self._stop = threading.Event()
-        self._wake = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._pools: dict[_Kind, ThreadPoolExecutor] = {}
-        self._rate = PollRate(self.settings.database.poll_interval.total_seconds())
-        self._next_stall_look = 0.0
+        self._managed: dict[str, Managed | None] = {}  # None: being registered; guarded by _lock
+        self._scheduler = Scheduler(self.settings, self._lock)
         self._result: ServiceResult | None = None
 
     # --- databases ------------------------------------------------------------------------------------------
@@ -199,7 +111,6 @@ class Service:
                 f"{managed.replica} is the replica of {taken.database.path} already, not free for {key}",
                 hint="give each database a path of its own",
             )
-        self._wake.set()
         return True
 
     def _make(
@@ -209,7 +120,7 @@ class Service:
         settings: Settings | None,
         maintenance: MaintenanceSettings | None,
         meta_dir: Path | None,
-    ) -> _Managed:
+    ) -> Managed:
         opened = Replica.open(replica) if isinstance(replica, str) else replica()
         stop = threading.Event()
         parts: list[Maintenance] = []
@@ -224,12 +135,12 @@ class Service:
         )
         timetable = maintenance or self.settings.maintenance
         parts.append(Maintenance(database, timetable, observer=self._tell, stop=stop))
-        return _Managed(database, parts[0], stop, opened.describe())
+        return Managed(database, parts[0], stop, opened.describe())
 
     def _refresh(self) -> None:
         """Rebuild the list that the scheduler walks. The lock is held."""
         assert self._lock.locked()
-        self._active = tuple(m for m in self._managed.values() if m is not None and m.enabled)
+        self._scheduler.set_active(tuple(m for m in self._managed.values() if m is not None and m.enabled))
 
     def unregister(self, path: str | os.PathLike[str], timeout: float = 30.0) -> CloseResult | None:
         """Upload the rest, close and forget a database; ``None`` when it is not registered."""
@@ -269,10 +180,9 @@ class Service:
         with self._lock:
             managed.enabled = True
             self._refresh()
-        self._wake.set()
         return True
 
-    def _find(self, path: str | os.PathLike[str]) -> _Managed:
+    def _find(self, path: str | os.PathLike[str]) -> Managed:
         key = str(Path(path).absolute())
         with self._lock:
             managed = self._managed.get(key)
@@ -280,7 +190,7 @@ class Service:
             raise UsageError(f"{key} is not registered")
         return managed
 
-    def _disable(self, key: str) -> _Managed | None:
+    def _disable(self, key: str) -> Managed | None:
         with self._lock:
             managed = self._managed.get(key)
             if managed is not None:
@@ -288,13 +198,10 @@ class Service:
                 self._refresh()
         return managed
 
-    def _shut(self, managed: _Managed, deadline: float) -> CloseResult:
+    def _shut(self, managed: Managed, deadline: float) -> CloseResult:
         """Wait for running jobs, then close. Maintenance is interrupted, capture and upload may finish."""
         managed.stop.set()
-        with self._idle:
-            self._idle.wait_for(lambda: not managed.busy, max(0.0, deadline - time.monotonic()))
-            stuck = bool(managed.busy)
-        if stuck:
+        if not self._scheduler.wait_idle(managed, deadline):
             managed.database.interrupt()
         return managed.database.close(deadline)
 
@@ -319,9 +226,7 @@ class Service:
 
     def maintain(self, path: str | os.PathLike[str]) -> None:
         """Do in this thread what compaction, snapshots and retention have due, unless a worker is at it."""
-        managed = self._find(path)
-        if self._take(managed, "maintenance"):
-            self._run(managed, "maintenance", managed.maintenance.run)
+        self._scheduler.maintain(self._find(path))
 
     # --- looking --------------------------------------------------------------------------------------------
 
@@ -366,81 +271,9 @@ class Service:
         with self._lock:
             if self._result is not None:
                 raise UsageError("a closed service cannot be started again")
-            if self._thread is not None:
+            if self._scheduler.started:
                 return
-            settings = self.settings
-            sizes: dict[_Kind, int] = {
-                "capture": settings.capture_workers,
-                "upload": settings.upload_workers,
-                "maintenance": settings.maintenance_workers,
-            }
-            for kind, size in sizes.items():
-                self._pools[kind] = ThreadPoolExecutor(size, thread_name_prefix=f"vfsstream-{kind}")
-            self._thread = threading.Thread(target=self._loop, name="vfsstream-scheduler", daemon=True)
-        self._thread.start()
-
-    def _loop(self) -> None:
-        while not self._stop.is_set():
-            now = time.monotonic()
-            look_for_stalls = now >= self._next_stall_look
-            if look_for_stalls:
-                self._next_stall_look = now + _STALL_LOOK
-            for managed in self._active:
-                try:
-                    self._look_at(managed, now, look_for_stalls)
-                except Exception:
-                    _log.exception("looking at %s failed", managed.database.path)
-            self._wake.wait(self._rate.pause(time.monotonic()))
-            self._wake.clear()
-
-    def _look_at(self, managed: _Managed, now: float, look_for_stalls: bool) -> None:
-        database = managed.database
-        if database.poll_capture():
-            self._submit(managed, "capture", lambda: self._capture(managed))
-        if database.poll_upload():
-            self._submit(managed, "upload", database.step_upload)
-        if now >= managed.next_look:
-            due = managed.maintenance.seconds_until_due()
-            managed.next_look = now + min(max(due, _MAINTENANCE_LOOK), 1.0)
-            if due <= 0:
-                self._submit(managed, "maintenance", managed.maintenance.run)
-        if look_for_stalls:
-            database.watch()
-
-    def _capture(self, managed: _Managed) -> None:
-        before = managed.database.position
-        managed.database.step_capture()
-        if managed.database.position != before:
-            self._rate.changed(time.monotonic())
-            self._wake.set()
-
-    def _submit(self, managed: _Managed, kind: _Kind, work: Callable[[], None]) -> None:
-        if self._take(managed, kind):
-            try:
-                self._pools[kind].submit(self._run, managed, kind, work)
-            except RuntimeError:  # the pool is shut down
-                self._release(managed, kind)
-
-    def _take(self, managed: _Managed, kind: _Kind) -> bool:
-        with self._lock:
-            if kind in managed.busy or not managed.enabled:
-                return False
-            managed.busy.add(kind)
-            return True
-
-    def _release(self, managed: _Managed, kind: _Kind) -> None:
-        with self._idle:
-            managed.busy.discard(kind)
-            self._idle.notify_all()
-
-    def _run(self, managed: _Managed, kind: _Kind, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except Exception:
-            _log.exception("%s of %s failed unexpectedly", kind, managed.database.path)
-            time.sleep(0.2)  # whatever it is, do not spin on it
-        finally:
-            self._release(managed, kind)
+            self._scheduler.start()
 
     def _tell(self, event: Event) -> None:
         if self._observer is None:
@@ -469,10 +302,7 @@ class Service:
             return self._result
         if deadline is None:
             deadline = time.monotonic() + self.settings.shutdown_timeout.total_seconds()
-        self._stop.set()
-        self._wake.set()
-        if self._thread is not None:
-            self._thread.join(max(1.0, deadline - time.monotonic()))
+        self._scheduler.stop(deadline)
         with self._lock:
             everyone = {key: m for key, m in self._managed.items() if m is not None}
             for managed in everyone.values():
@@ -480,14 +310,13 @@ class Service:
                 managed.stop.set()
             self._refresh()
         results = self._close_all(everyone, deadline)
-        for pool in self._pools.values():
-            pool.shutdown(wait=all(result.error is None for result in results.values()), cancel_futures=True)
+        self._scheduler.end_workers(wait=all(result.error is None for result in results.values()))
         for managed in everyone.values():
             managed.database.replica.close()
         self._result = ServiceResult(all(result.uploaded for result in results.values()), results)
         return self._result
 
-    def _close_all(self, everyone: dict[str, _Managed], deadline: float) -> dict[str, CloseResult]:
+    def _close_all(self, everyone: dict[str, Managed], deadline: float) -> dict[str, CloseResult]:
         if not everyone:
             return {}
         pool = ThreadPoolExecutor(min(_CLOSERS, len(everyone)), thread_name_prefix="vfsstream-close")
@@ -521,10 +350,10 @@ class Service:
 
     def __repr__(self) -> str:
         with self._lock:
-            return f"<Service {len(self._managed)} databases, {len(self._active)} active>"
+            return f"<Service {len(self._managed)} databases, {len(self._scheduler.active)} active>"
 
 
-def _levels(managed: _Managed) -> dict[int, tuple[int, TXID]]:
+def _levels(managed: Managed) -> dict[int, tuple[int, TXID]]:
     everything = managed.maintenance.catalogue.all()
     return {level: (len(files), _end(files)) for level, files in everything.items() if files}
 
