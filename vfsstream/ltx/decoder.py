@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from vfsstream.errors import LtxError
+from vfsstream.ltx.bulk import block_size, inflate_frames, stored_head
 from vfsstream.ltx.checksum import FLAG, crc64, page_checksum, rolling_checksum
 from vfsstream.ltx.encoder import PageOrder, Trailer, index_pieces
 from vfsstream.ltx.frames import (
@@ -14,23 +15,42 @@ from vfsstream.ltx.frames import (
     END_MARKER,
     FRAME_HEAD,
     PAGE_HEAD,
-    inflate,
     legacy_frame_end,
     legacy_page,
     max_block_size,
 )
 from vfsstream.ltx.header import HEADER_SIZE, Header
-from vfsstream.ltx.index import MIN_FILE_SIZE, TAIL_SIZE, TRAILER_SIZE, PageIndex
+from vfsstream.ltx.index import TAIL_SIZE, TRAILER_SIZE, PageIndex
 
-__all__ = ["Batch", "Decoder"]
+__all__ = ["Batch", "Decoder", "Run"]
 
-_BATCH = 1 << 20
-# After the last frame a valid file goes on for at least so many bytes, so whole frame heads can be awaited.
-_MIN_REST = MIN_FILE_SIZE - HEADER_SIZE
+_BATCH = 256 << 10
+"""Bytes of pages decompressed at once: more would not stay in the processor's cache."""
+
+
+class Run(NamedTuple):
+    """Some consecutive pages of a file, as the file checksum covers them.
+
+    Attributes:
+        pgnos: page numbers, ascending.
+        data: each page behind the head of its frame.
+        head: bytes of a head.
+        frames: the frames as stored, when they were asked for, else empty.
+    """
+
+    pgnos: list[int]
+    data: bytes
+    head: int
+    frames: list[bytes]
+
+    def pages(self) -> list[memoryview]:
+        """The pages, nothing copied."""
+        view, stride = memoryview(self.data), len(self.data) // len(self.pgnos)
+        return [view[end - stride + self.head : end] for end in range(stride, len(view) + 1, stride)]
 
 
 class Batch(NamedTuple):
-    """Some consecutive pages of a file, about 1 MiB of them.
+    """Some consecutive pages of a file.
 
     Attributes:
         pgnos: page numbers, ascending.
@@ -141,69 +161,106 @@ class Decoder:
             yield from zip(batch.pgnos, batch.frames, batch.pages, strict=True)
 
     def batches(self, batch_size: int = _BATCH, *, frames: bool = False) -> Iterator[Batch]:
-        """Every page in batches: the fast way.
+        """Every page in batches.
 
         Args:
             batch_size: bytes of pages in a batch; at least one page.
             frames: give the stored frames too.
         """
-        limit = max(1, batch_size // self.header.page_size)
-        while True:
-            batch = Batch([], [], [])
-            more = self._read_pages(batch, limit, frames)
-            if batch.pgnos:
-                yield batch
-            if not more:
-                break
-        self._read_end()
+        for run in self.runs(batch_size, frames=frames):
+            yield Batch(run.pgnos, [bytes(page) for page in run.pages()], run.frames)
 
-    def _read_pages(self, batch: Batch, limit: int, keep_frames: bool) -> bool:
-        """Decode up to ``limit`` pages into ``batch``; ``False`` after the last page of the file."""
-        buffer, order = self._buffer, self._order
-        page_size = self.header.page_size
-        longest = max_block_size(page_size)
-        unpack, head_size = FRAME_HEAD.unpack_from, FRAME_HEAD.size
-        pgnos, pages = batch.pgnos, batch.pages
-        crc = self._crc
+    def runs(self, batch_size: int = _BATCH, *, frames: bool = False) -> Iterator[Run]:
+        """Every page in batches, pages not cut apart: the fast way. Arguments as for :meth:`batches`."""
+        limit = max(1, batch_size // self.header.page_size)
         try:
-            for _ in range(limit):
-                if not buffer.fill(head_size):
-                    raise buffer.truncated("a page header")
-                data, start = buffer.data, buffer.position
-                pgno, flags, size = unpack(data, start)
-                if flags != BLOCK:
-                    if pgno == 0 and flags == 0:
-                        return False
-                    head, page, end = self._read_legacy(pgno, flags)
-                else:
-                    if size > longest:
-                        raise LtxError(f"LZ4 block of {size} bytes for a page of {page_size}")
-                    if start + head_size + size > len(data):
-                        if not buffer.fill(head_size + size):
-                            raise buffer.truncated(f"page {pgno}")
-                        start = buffer.position
-                    data = buffer.data
-                    body = start + head_size
-                    end = body + size
-                    page = inflate(data[body:end], page_size)
-                    head = data[start:body]
-                order.add(pgno)
-                crc = crc64(page, crc64(head, crc))
-                pgnos.append(pgno)
-                pages.append(page)
-                self._sizes.append(end - buffer.position)
-                if keep_frames:
-                    batch.frames.append(buffer.data[buffer.position : end])
-                buffer.position = end
+            while True:
+                kind = self._next_kind()
+                if kind is None:
+                    break
+                run = self._blocks(limit, frames) if kind == BLOCK else self._legacy(limit, frames)
+                self._crc = crc64(run.data, self._crc)
+                self._pgnos.extend(run.pgnos)
+                self._track_pages(run)
+                yield run
         except LtxError as error:
             if error.offset is None:
-                error.offset, error.name = buffer.base + buffer.position, self._name
+                error.offset, error.name = self._buffer.base + self._buffer.position, self._name
             raise
-        finally:
-            self._crc = crc
-            self._pgnos.extend(pgnos)
-            self._track_pages(batch)
-        return True
+        self._read_end()
+
+    def _next_kind(self) -> int | None:
+        """The flags of the next frame; ``None`` at the end marker."""
+        buffer = self._buffer
+        if not buffer.fill(FRAME_HEAD.size):  # what follows the end marker is longer than this
+            raise buffer.truncated("a page header")
+        pgno, flags = PAGE_HEAD.unpack_from(buffer.data, buffer.position)
+        return None if pgno == 0 and flags == 0 else int(flags)
+
+    def _blocks(self, limit: int, keep: bool) -> Run:
+        """Up to ``limit`` pages in today's encoding."""
+        buffer, order, page_size = self._buffer, self._order, self.header.page_size
+        longest, unpack, head_size = max_block_size(page_size), FRAME_HEAD.unpack_from, FRAME_HEAD.size
+        parts: list[bytes | memoryview] = []
+        pgnos: list[int] = []
+        sizes: list[int] = []
+        base, start, data = buffer.base, buffer.position, buffer.data
+        first, available, view = base + start, len(data), memoryview(data)
+        while len(pgnos) < limit:
+            body = start + head_size
+            if body > available:
+                if not buffer.fill(head_size):
+                    raise buffer.truncated("a page header")
+                base, start, data = buffer.base, buffer.position, buffer.data
+                available, view, body = len(data), memoryview(data), start + head_size
+            pgno, flags, size = unpack(data, start)
+            if flags != BLOCK:
+                break
+            if size > longest:
+                raise LtxError(f"LZ4 block of {size} bytes for a page of {page_size}")
+            end = body + size
+            if end > available:
+                if not buffer.fill(head_size + size):
+                    raise buffer.truncated(f"page {pgno}")
+                start, data = buffer.position, buffer.data
+                available, view, body = len(data), memoryview(data), start + head_size
+                end = body + size
+            order.add(pgno)
+            parts += (stored_head, view[start:body], block_size(size), view[body:end])
+            pgnos.append(pgno)
+            sizes.append(head_size + size)
+            buffer.position = start = end
+        try:
+            pages = inflate_frames(parts, page_size)
+        except LtxError as error:
+            wrong = error.offset or 0
+            offset = first + sum(sizes[:wrong])
+            raise LtxError(error.message, name=self._name, offset=offset) from error
+        self._sizes.extend(sizes)
+        frames = [b"".join(parts[at + 1 : at + 4 : 2]) for at in range(0, len(parts), 4)] if keep else []
+        return Run(pgnos, pages, head_size, frames)
+
+    def _legacy(self, limit: int, keep: bool) -> Run:
+        """Up to ``limit`` pages in the encoding of Litestream before 0.5.16."""
+        buffer = self._buffer
+        pgnos: list[int] = []
+        parts: list[bytes] = []
+        frames: list[bytes] = []
+        while len(pgnos) < limit:
+            if not buffer.fill(FRAME_HEAD.size):
+                raise buffer.truncated("a page header")
+            pgno, flags = PAGE_HEAD.unpack_from(buffer.data, buffer.position)
+            if pgnos and (flags == BLOCK or not pgno):
+                break
+            head, page, end = self._read_legacy(pgno, flags)
+            self._order.add(pgno)
+            pgnos.append(pgno)
+            parts += (head, page)
+            self._sizes.append(end - buffer.position)
+            if keep:
+                frames.append(buffer.data[buffer.position : end])
+            buffer.position = end
+        return Run(pgnos, b"".join(parts), PAGE_HEAD.size, frames)
 
     def _read_legacy(self, pgno: int, flags: int) -> tuple[bytes, bytes, int]:
         """``(bytes under the checksum before the page, page, end of the frame in the buffer)``."""
@@ -218,9 +275,9 @@ class Decoder:
             if not buffer.fill(len(buffer.data) - buffer.position + 1):
                 raise buffer.truncated(f"page {pgno}")
 
-    def _track_pages(self, batch: Batch) -> None:
+    def _track_pages(self, run: Run) -> None:
         if self._track:
-            for pgno, page in zip(batch.pgnos, batch.pages, strict=False):
+            for pgno, page in zip(run.pgnos, run.pages(), strict=True):
                 self._track = rolling_checksum(self._track, page_checksum(pgno, page))
 
     def _read_end(self) -> None:

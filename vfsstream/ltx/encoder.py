@@ -6,6 +6,7 @@ import struct
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 
 from vfsstream.errors import LtxError
 from vfsstream.ltx.checksum import FLAG, crc64, page_checksum, rolling_checksum
@@ -228,10 +229,8 @@ def index_pieces(pgnos: array[int], sizes: array[int]) -> Iterator[bytes]:
     offset = HEADER_SIZE
     for start in range(0, len(pgnos), _PIECE):
         lengths = sizes[start : start + _PIECE]
-        offsets = array("Q", bytes(8 * len(lengths)))
-        for place, length in enumerate(lengths):
-            offsets[place] = offset
-            offset += length
+        offsets = array("Q", accumulate(lengths, initial=offset))
+        offset = offsets.pop()
         yield encode_entries(pgnos[start : start + _PIECE], offsets, lengths)
 
 

@@ -6,6 +6,7 @@ import struct
 import sys
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from vfsstream.errors import LtxError
@@ -270,16 +271,44 @@ def _decode_large(data: bytes | memoryview) -> _Columns:
 
 def encode_entries(pgnos: Sequence[int], offsets: Iterable[int], sizes: Sequence[int]) -> bytes:
     """Entries as stored, without the zero byte that ends the index."""
-    if _is_large(len(pgnos)):
+    if len(pgnos) >= _LARGE and "numpy" in sys.modules:
         return _encode_large(pgnos, offsets, sizes)
-    out = bytearray()
-    for entry in zip(pgnos, offsets, sizes, strict=True):
-        for value in entry:
-            while value > 0x7F:
-                out.append(value & 0x7F | 0x80)
-                value >>= 7
-            out.append(value)
-    return bytes(out)
+    low = _low_halves() if len(pgnos) >= _LARGE else ()
+    lengths: dict[int, bytes] = {}
+    out: list[bytes] = []
+    page_high = place_high = -1
+    page_end = place_end = b""
+    for pgno, offset, size in zip(pgnos, offsets, sizes, strict=True):
+        if not low or pgno < 1 << 14 or offset < 1 << 14:
+            out += (_varint(pgno), _varint(offset))
+        else:  # neighbours share all but the lowest bits
+            if pgno >> 14 != page_high:
+                page_high = pgno >> 14
+                page_end = _varint(page_high)
+            if offset >> 14 != place_high:
+                place_high = offset >> 14
+                place_end = _varint(place_high)
+            out += (low[pgno & 0x3FFF], page_end, low[offset & 0x3FFF], place_end)
+        if size not in lengths:
+            lengths[size] = _varint(size)
+        out.append(lengths[size])
+    return b"".join(out)
+
+
+def _varint(value: int) -> bytes:
+    if value < 1 << 7:
+        return bytes((value,))
+    if value < 1 << 14:
+        return bytes((value & 0x7F | 0x80, value >> 7))
+    if value < 1 << 21:
+        return bytes((value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14))
+    return bytes((value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14 & 0x7F | 0x80)) + _varint(value >> 21)
+
+
+@lru_cache(maxsize=1)
+def _low_halves() -> tuple[bytes, ...]:
+    """The first two bytes of every longer number, by its lowest 14 bits."""
+    return tuple(bytes((low | 0x80, high | 0x80)) for high in range(128) for low in range(128))
 
 
 def _encode_large(pgnos: Sequence[int], offsets: Iterable[int], sizes: Sequence[int]) -> bytes:
