@@ -10,7 +10,7 @@ import pytest
 from tests.replicate.synthetic import Clock, Writer
 from vfsstream.errors import AccessDenied, NotRestorable, StoreError, UsageError
 from vfsstream.ltx import TXID, Decoder
-from vfsstream.ltx.merge import merge_pages
+from vfsstream.ltx.merging import merge_pages
 from vfsstream.plan import FileInfo, restore_plan
 from vfsstream.plan.retention import RetentionPolicy
 from vfsstream.replica import Replica

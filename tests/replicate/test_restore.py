@@ -34,6 +34,7 @@ from vfsstream.replica import Replica
 from vfsstream.replicate import target as target_module
 from vfsstream.replicate.restore import RestoreProgress, restore
 from vfsstream.stores import FileStore, MemoryStore
+from vfsstream.stores.retry import RetryStore
 
 Golden = Callable[[str], Path]
 ALL = sorted(path.name for path in GOLDEN.iterdir())
@@ -189,7 +190,7 @@ def test_a_passing_error_is_survived_and_a_lasting_one_leaves_nothing(golden: Go
                 raise StoreError("connection reset", retryable=True)
 
     store.fault = once
-    result = restore(Replica(store), tmp_path / "app.db")
+    result = restore(Replica(RetryStore(store)), tmp_path / "app.db")
     assert _sha(result.output) == _manifest("blobs4096")["latest"]["sha256"]
 
     def always(operation: str, key: str) -> None:
@@ -198,7 +199,7 @@ def test_a_passing_error_is_survived_and_a_lasting_one_leaves_nothing(golden: Go
 
     store.fault = always
     with pytest.raises(StoreError, match="server gone"):
-        restore(Replica(store), tmp_path / "other.db")
+        restore(Replica(RetryStore(store)), tmp_path / "other.db")
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["app.db"]
 
 

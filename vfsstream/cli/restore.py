@@ -34,7 +34,7 @@ class Options:
     o: str | None
     txid: TXID | None
     timestamp: datetime | None
-    parallelism: int
+    parallelism: int | None
     if_db_not_exists: bool
     if_replica_exists: bool
     dry_run: bool
@@ -54,7 +54,7 @@ class Options:
 @option("o", str, metavar="PATH", help="database to write (default: the DB_PATH)")
 @option("txid", TXID_TYPE, help="up to this transaction: 16 hex digits, 0x1a, or a decimal number")
 @option("timestamp", TIME, help="the state before this time: 2026-01-02T03:04:05Z, 2026-01-02, '5 minutes ago'")
-@option("parallelism", INTEGER, metavar="N", default="8", help="requests at once (default 8)")
+@option("parallelism", INTEGER, metavar="N", help="requests at once (default: what the kind of replica can use)")
 @flag("if-db-not-exists", "do nothing and succeed when the database exists")
 @flag("if-replica-exists", "do nothing and succeed when there is no backup")
 @flag("dry-run", "print the plan, write nothing")
@@ -99,6 +99,10 @@ def _check_flags(options: Options, word: str) -> None:
         raise UsageError("-txid and -timestamp exclude each other", hint="give one of them")
     if options.integrity_check not in _CHECKS:
         raise UsageError(f"unknown integrity check {options.integrity_check!r}", hint="one of: none quick full")
+    if options.parallelism is not None and options.parallelism < 1:
+        raise UsageError(
+            f"-parallelism {options.parallelism} is not at least 1", hint="leave it out for the default"
+        )
     if options.base and not options.delta:
         raise UsageError("-base states the TXID of the copy for -delta", hint="add -delta")
     if options.delta and (options.f or options.dry_run):
@@ -143,7 +147,7 @@ def _restore(options: Options, found: Found, output: str) -> None:
             allow_gap=options.allow_gap,
             force=options.force,
             integrity_check=options.integrity_check,  # type: ignore[arg-type]
-            parallelism=max(1, options.parallelism),
+            parallelism=options.parallelism,
             progress=progress,
             stop=stop,
         )
@@ -193,7 +197,7 @@ def _delta(options: Options, found: Found, output: str) -> None:
             txid=options.txid,
             timestamp=options.timestamp,
             integrity_check="full" if options.integrity_check == "full" else "quick",
-            parallelism=max(1, options.parallelism),
+            parallelism=options.parallelism,
             progress=lambda now: report(now.done, now.total, now.pages),
             stop=stop,
         )
@@ -240,7 +244,7 @@ def _follow(options: Options, found: Found, output: str) -> None:
         output,
         interval=interval.total_seconds(),
         force=options.force,
-        parallelism=max(1, options.parallelism),
+        parallelism=options.parallelism,
         observer=observe,
     )
     with interruptible() as stop:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from vfsstream.ltx.frames import decode_frame, encode_frame, encode_legacy_frame, max_frame_size
     from vfsstream.ltx.header import HEADER_SIZE, NO_CHECKSUM, Header
     from vfsstream.ltx.index import MIN_FILE_SIZE, TAIL_SIZE, TRAILER_SIZE, PageIndex, index_start
-    from vfsstream.ltx.merge import merge, merge_pages, merged_header
+    from vfsstream.ltx.merging import merge, merge_pages, merged_header
     from vfsstream.ltx.names import LEVELS, PAGE_SIZES, SNAPSHOT_LEVEL, TXID, format_name, lock_pgno, parse_name
 
 __all__ = [
@@ -72,9 +72,9 @@ _HOME = {
     "TRAILER_SIZE": "vfsstream.ltx.index",
     "PageIndex": "vfsstream.ltx.index",
     "index_start": "vfsstream.ltx.index",
-    "merge": "vfsstream.ltx.merge",
-    "merge_pages": "vfsstream.ltx.merge",
-    "merged_header": "vfsstream.ltx.merge",
+    "merge": "vfsstream.ltx.merging",
+    "merge_pages": "vfsstream.ltx.merging",
+    "merged_header": "vfsstream.ltx.merging",
     "LEVELS": "vfsstream.ltx.names",
     "PAGE_SIZES": "vfsstream.ltx.names",
     "SNAPSHOT_LEVEL": "vfsstream.ltx.names",

@@ -116,6 +116,7 @@ class Decoder:
         strict: refuse pages above commit; a compaction accepts and drops them.
 
     Attributes:
+        name: as given.
         header: of the file, known at once.
         trailer: known when the iteration has ended.
 
@@ -130,7 +131,7 @@ class Decoder:
         head = self._buffer.take(HEADER_SIZE, "the header")
         self.header = Header.unpack(head, name)
         self.trailer: Trailer | None = None
-        self._name = name
+        self.name = name
         self._crc = crc64(head)
         self._order = PageOrder(self.header, strict=strict)
         self._track = FLAG if self.header.tracks_checksums and self.header.is_snapshot else 0
@@ -185,7 +186,7 @@ class Decoder:
                 yield run
         except LtxError as error:
             if error.offset is None:
-                error.offset, error.name = self._buffer.base + self._buffer.position, self._name
+                error.offset, error.name = self._buffer.base + self._buffer.position, self.name
             raise
         self._read_end()
 
@@ -235,7 +236,7 @@ class Decoder:
         except LtxError as error:
             wrong = error.offset or 0
             offset = first + sum(sizes[:wrong])
-            raise LtxError(error.message, name=self._name, offset=offset) from error
+            raise LtxError(error.message, name=self.name, offset=offset) from error
         self._sizes.extend(sizes)
         frames = [b"".join(parts[at + 1 : at + 4 : 2]) for at in range(0, len(parts), 4)] if keep else []
         return Run(pgnos, pages, head_size, frames)
@@ -300,7 +301,7 @@ class Decoder:
                 raise LtxError("bytes after the trailer")
         except LtxError as error:
             if error.offset is None:
-                error.offset, error.name = buffer.base + buffer.position, self._name
+                error.offset, error.name = buffer.base + buffer.position, self.name
             raise
         self.trailer = trailer
 

@@ -1,83 +1,116 @@
-"""Reading whole files of a replica quickly: ranges in parallel, in order, resumed where a connection was lost."""
+"""Reading whole files of a replica quickly: many requests at once, answers in order, memory bounded."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
-from vfsstream.errors import Interrupted, LtxError, StoreError
+from vfsstream.errors import Interrupted, LtxError
 from vfsstream.plan.files import FileInfo
 from vfsstream.replica.replica import Replica
 
 __all__ = ["RANGE_SIZE", "Downloader"]
 
 RANGE_SIZE = 1 << 20
-"""Bytes of one request; a lost connection costs at most one of them."""
+"""Bytes of one request. A file up to this size is read whole; of a larger one a lost connection costs one range."""
 
+_BUDGET = 16 << 20
+"""Bytes asked for and not yet used."""
+
+_REQUESTS = 32
+_LOCAL_REQUESTS = 2
 _WAIT_SLICE = 0.05
 
 
-class Downloader:
-    """Streams files through a pool of ranged reads.
+class _Piece(NamedTuple):
+    info: FileInfo
+    size: int
+    data: Future[bytes]
 
-    Memory holds at most ``parallelism`` ranges. Retries within a range are the store's; a range is asked for anew
-    once more when the store gave up with an error that may pass.
+
+class Downloader:
+    """Streams files through a pool of requests.
+
+    Small files that follow one another are fetched at the same time. Of a large file nothing is asked for before its
+    chunks are: the caller may know by then that it does not need it.
 
     Args:
-        replica: where the files are.
-        parallelism: requests at once.
+        replica: where the files are. Trying again is its store's part.
+        parallelism: requests at once; by default what the kind of store can use.
         stop: set to end every wait with :class:`Interrupted`.
     """
 
-    def __init__(self, replica: Replica, parallelism: int = 8, stop: threading.Event | None = None) -> None:
+    def __init__(
+        self, replica: Replica, parallelism: int | None = None, stop: threading.Event | None = None
+    ) -> None:
         self.replica = replica
-        self._window = max(1, min(parallelism, replica.store.capabilities.max_concurrency))
+        local = replica.store.kind in ("file", "memory")  # a disk gives no more to many readers
+        wanted = parallelism or (_LOCAL_REQUESTS if local else _REQUESTS)
+        self._window = max(1, min(wanted, replica.store.capabilities.max_concurrency))
         self._stop = stop or threading.Event()
         self._pool = ThreadPoolExecutor(self._window, thread_name_prefix="vfsstream-download")
+        self._pending: deque[_Piece] = deque()
+        self._held = 0
 
-    def files(self, infos: list[FileInfo]) -> Iterator[tuple[FileInfo, Iterator[bytes]]]:
-        """Each file with its chunks; ranges of the files that follow are fetched meanwhile.
-
-        The chunks of one file must be read before the next file is asked for.
-        """
-        wanted = iter([(info, offset) for info in infos for offset in range(0, max(info.size, 1), RANGE_SIZE)])
-        pending: deque[Future[bytes]] = deque()
+    def files(self, infos: Sequence[FileInfo]) -> Iterator[tuple[FileInfo, Iterator[bytes]]]:
+        """Each file with its chunks, which may be left unread."""
+        ahead = deque(infos)
         for info in infos:
-            yield info, self._chunks(info, wanted, pending)
+            if _is_small(info):
+                yield info, self._whole(info, ahead)
+            else:
+                yield info, self.read(info)
+                ahead.popleft()
 
-    def _chunks(
-        self, info: FileInfo, wanted: Iterator[tuple[FileInfo, int]], pending: deque[Future[bytes]]
-    ) -> Iterator[bytes]:
-        for _ in range(0, max(info.size, 1), RANGE_SIZE):
-            while len(pending) < self._window and (piece := next(wanted, None)) is not None:
-                pending.append(self._pool.submit(self._range, *piece))
-            yield self._wait(pending.popleft())
+    def _whole(self, info: FileInfo, ahead: deque[FileInfo]) -> Iterator[bytes]:
+        while True:
+            while ahead and _is_small(ahead[0]) and self._has_room(ahead[0].size):
+                self._ask(ahead[0], 0, ahead[0].size)
+                ahead.popleft()
+            piece = self._pending.popleft()
+            data = self._take(piece)
+            if piece.info is info:
+                yield data
+                return
 
-    def _wait(self, future: Future[bytes]) -> bytes:
-        while not self._stop.is_set():
-            try:
-                return future.result(_WAIT_SLICE)
-            except TimeoutError:
-                if future.done():
-                    raise
-        raise Interrupted("interrupted while downloading")
+    def read(self, info: FileInfo, start: int = 0) -> Iterator[bytes]:
+        """One file from an offset on."""
+        while self._pending:  # left unread
+            self._take(self._pending.popleft())
+        offset = start
+        while offset < info.size or self._pending:
+            while offset < info.size and self._has_room(size := min(RANGE_SIZE, info.size - offset)):
+                self._ask(info, offset, size)
+                offset += size
+            yield self._take(self._pending.popleft())
 
-    def _range(self, info: FileInfo, offset: int) -> bytes:
-        size = min(RANGE_SIZE, info.size - offset)
-        try:
-            data = self.replica.fetch(info, offset, size).data
-        except StoreError as error:
-            if not error.retryable or self._stop.is_set():
-                raise
-            data = self.replica.fetch(info, offset, size).data
+    def _has_room(self, size: int) -> bool:
+        return not self._pending or (len(self._pending) < self._window and self._held + size <= _BUDGET)
+
+    def _ask(self, info: FileInfo, offset: int, size: int) -> None:
+        self._pending.append(_Piece(info, size, self._pool.submit(self._fetch, info, offset, size)))
+        self._held += size
+
+    def _fetch(self, info: FileInfo, offset: int, size: int) -> bytes:
+        data = self.replica.fetch(info, offset, size).data
         if len(data) != size:
             name = self.replica.key(info)
             raise LtxError(f"file is shorter than listed: {offset + len(data)} bytes", name=name)
         return data
+
+    def _take(self, piece: _Piece) -> bytes:
+        self._held -= piece.size
+        while not self._stop.is_set():
+            try:
+                return piece.data.result(_WAIT_SLICE)
+            except TimeoutError:
+                if piece.data.done():
+                    raise
+        raise Interrupted("interrupted while downloading")
 
     def close(self) -> None:
         """Cancel what is waiting and join the threads."""
@@ -90,3 +123,7 @@ class Downloader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _is_small(info: FileInfo) -> bool:
+    return info.size <= RANGE_SIZE

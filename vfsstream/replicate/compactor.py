@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from vfsstream.errors import CorruptError, Interrupted, LtxError, StoreError
 from vfsstream.ltx.header import HEADER_SIZE, Header
-from vfsstream.ltx.merge import merge
+from vfsstream.ltx.merging import merge
 from vfsstream.ltx.names import SNAPSHOT_LEVEL
 from vfsstream.plan.compaction import Merge, split_by_page_size
 from vfsstream.plan.files import FileInfo

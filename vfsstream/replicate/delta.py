@@ -22,12 +22,15 @@ from vfsstream.plan.changes import covering
 from vfsstream.plan.files import FileInfo
 from vfsstream.replica.reader import IndexedFile, read_frames, read_indexes
 from vfsstream.replica.replica import Replica
+from vfsstream.replicate.assemble import RestoreProgress
 from vfsstream.replicate.follow import read_txid_file, write_txid_file
-from vfsstream.replicate.restore import IntegrityCheck, RestoreProgress, check_integrity, find_plan, restore
+from vfsstream.replicate.integrity import IntegrityCheck, check_integrity
+from vfsstream.replicate.restore import find_plan, restore
 from vfsstream.replicate.target import Target, check_target
 
 __all__ = ["DeltaResult", "restore_delta"]
 
+_REQUESTS = 8
 _SAMPLE = 32
 
 
@@ -62,7 +65,7 @@ def restore_delta(
     txid: int | None = None,
     timestamp: datetime | None = None,
     integrity_check: IntegrityCheck = "quick",
-    parallelism: int = 8,
+    parallelism: int | None = None,
     progress: Callable[[RestoreProgress], None] | None = None,
     stop: threading.Event | None = None,
 ) -> DeltaResult:
@@ -129,12 +132,12 @@ class _Job:
         self,
         replica: Replica,
         path: Path,
-        parallelism: int,
+        parallelism: int | None,
         progress: Callable[[RestoreProgress], None] | None,
         stop: threading.Event,
         started: float,
     ) -> None:
-        self.replica, self.path, self.parallelism = replica, path, parallelism
+        self.replica, self.path, self.parallelism = replica, path, parallelism or _REQUESTS
         self.progress, self.stop, self.started = progress, stop, started
         self.pages = self.read = self.total = 0
 

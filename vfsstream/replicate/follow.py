@@ -23,7 +23,7 @@ from vfsstream.errors import (
     VfsstreamError,
 )
 from vfsstream.ltx.header import Header
-from vfsstream.ltx.merge import merge_pages
+from vfsstream.ltx.merging import merge_pages
 from vfsstream.ltx.names import LEVELS, TXID
 from vfsstream.plan.continuation import continuation
 from vfsstream.plan.files import FileInfo
@@ -81,7 +81,7 @@ class Follower:
         *,
         interval: float = 1.0,
         force: bool = False,
-        parallelism: int = 8,
+        parallelism: int | None = None,
         lock_timeout: float = 5.0,
         observer: Callable[[FollowEvent], None] | None = None,
     ) -> None:

@@ -5,47 +5,28 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Literal
 
-from vfsstream.errors import DatabaseError, Interrupted, LtxError, NotFound, ReplicaEmpty, UsageError
-from vfsstream.ltx.decoder import Batch, Decoder
-from vfsstream.ltx.header import HEADER_SIZE, Header
+from vfsstream.errors import LtxError, NotFound, ReplicaEmpty, UsageError
+from vfsstream.ltx.header import Header
 from vfsstream.ltx.names import LEVELS, TXID
 from vfsstream.plan.files import FileInfo
 from vfsstream.plan.points import every_file, nearest, restorable
 from vfsstream.plan.restore import restore_plan
 from vfsstream.replica.download import Downloader
 from vfsstream.replica.replica import Replica
+from vfsstream.replicate.assemble import Assembly, Meter, RestoreProgress, open_file
+from vfsstream.replicate.integrity import IntegrityCheck, check_integrity
 from vfsstream.replicate.target import Target, check_target
 
-__all__ = ["IntegrityCheck", "RestoreProgress", "RestoreResult", "check_integrity", "find_plan", "restore"]
-
-IntegrityCheck = Literal["none", "quick", "full"]
-"""What SQLite checks before the new database replaces anything."""
+__all__ = ["IntegrityCheck", "RestoreProgress", "RestoreResult", "find_plan", "restore"]
 
 _ATTEMPTS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class RestoreProgress:
-    """How far a restore is.
-
-    Attributes:
-        done: bytes of LTX files read so far.
-        total: bytes of LTX files to read.
-        pages: pages written so far.
-        seconds: since the start.
-    """
-
-    done: int
-    total: int
-    pages: int
-    seconds: float
+_HEADERS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +64,7 @@ def find_plan(
     txid: int | None = None,
     timestamp: datetime | None = None,
     allow_gap: bool = False,
-    parallelism: int = 8,
+    parallelism: int | None = None,
 ) -> list[FileInfo]:
     """List the replica once and choose the files to apply, by the exact times of their headers.
 
@@ -100,7 +81,7 @@ def find_plan(
 
 
 def _with_exact_times(
-    replica: Replica, files: Mapping[int, list[FileInfo]], timestamp: datetime, parallelism: int
+    replica: Replica, files: Mapping[int, list[FileInfo]], timestamp: datetime, parallelism: int | None
 ) -> dict[int, list[FileInfo]]:
     """Headers are read only where the store's own time leaves the answer open.
 
@@ -116,7 +97,7 @@ def _with_exact_times(
         except NotFound:  # removed by retention since the listing
             return None
 
-    with ThreadPoolExecutor(max(1, parallelism), thread_name_prefix="vfsstream-times") as pool:
+    with ThreadPoolExecutor(max(1, parallelism or _HEADERS), thread_name_prefix="vfsstream-times") as pool:
         found = {level: list(pool.map(exact, listed)) for level, listed in files.items()}
     return {level: [info for info in listed if info is not None] for level, listed in found.items()}
 
@@ -130,7 +111,7 @@ def restore(
     allow_gap: bool = False,
     force: bool = False,
     integrity_check: IntegrityCheck = "none",
-    parallelism: int = 8,
+    parallelism: int | None = None,
     progress: Callable[[RestoreProgress], None] | None = None,
     stop: threading.Event | None = None,
 ) -> RestoreResult:
@@ -147,7 +128,7 @@ def restore(
         allow_gap: at a gap in the history stop before it instead of refusing.
         force: replace an existing database, and its sidecars.
         integrity_check: run SQLite's ``quick_check`` or ``integrity_check`` before the swap.
-        parallelism: requests at once.
+        parallelism: requests at once; by default what the kind of store can use.
         progress: called after each batch of pages.
         stop: set to give up; the target stays as it was.
 
@@ -160,153 +141,51 @@ def restore(
     path = Path(output).absolute()
     if integrity_check not in ("none", "quick", "full"):
         raise UsageError(f"unknown integrity check {integrity_check!r}", hint="one of: none quick full")
-    started = time.monotonic()
     check_target(path, force=force)
+    meter = Meter(progress, stop or threading.Event())
+
+    def accept(made: Path) -> None:
+        check_integrity(made, integrity_check)
+        check_target(path, force=force)  # it may have appeared meanwhile
+
     for attempt in range(_ATTEMPTS):
         plan = find_plan(replica, txid=txid, timestamp=timestamp, allow_gap=allow_gap, parallelism=parallelism)
         try:
-            job = _Job(replica, plan, path, parallelism, progress, stop or threading.Event(), started)
-            header = job.run(integrity_check, force=force)
+            header = _make(replica, plan, path, parallelism, meter, accept)
             break
         except NotFound:  # compaction or retention removed a file between listing and reading: plan anew
             if attempt == _ATTEMPTS - 1:
                 raise
         except LtxError as error:
             raise _with_clean_neighbour(replica, plan, error) from error
+    size = header.commit * header.page_size
+    seconds = time.monotonic() - meter.started
     return RestoreResult(
-        path,
-        header.max_txid,
-        header.timestamp,
-        header.commit * header.page_size,
-        tuple(plan),
-        job.done,
-        time.monotonic() - started,
-        integrity_check,
+        path, header.max_txid, header.timestamp, size, tuple(plan), meter.done, seconds, integrity_check
     )
 
 
-class _Job:
-    """One pass over the files of a plan."""
-
-    def __init__(
-        self,
-        replica: Replica,
-        plan: list[FileInfo],
-        output: Path,
-        parallelism: int,
-        progress: Callable[[RestoreProgress], None] | None,
-        stop: threading.Event,
-        started: float,
-    ) -> None:
-        self.replica, self.plan, self.output = replica, plan, output
-        self.parallelism, self.progress, self.stop, self.started = parallelism, progress, stop, started
-        self.total = sum(info.size for info in plan)
-        self.done = self.pages = 0
-
-    def run(self, integrity_check: IntegrityCheck, *, force: bool) -> Header:
-        last = self.plan[-1]
-        name = self.replica.key(last)
-        final = Header.unpack(self.replica.fetch(last, 0, HEADER_SIZE).data, name)
-        with Target(self.output, final.commit * final.page_size) as target:
-            present = bytearray(final.commit + 1)
-            wanted = final.commit - (final.lock_pgno <= final.commit)
-            # Newest first: each page is written once, and a base that is replaced as a whole is not read.
-            with Downloader(self.replica, self.parallelism, self.stop) as downloader:
-                for info, chunks in downloader.files(self.plan[::-1]):
-                    self._apply(info, self._counted(chunks), target, final, present)
-                    if present.count(1) == wanted:
-                        self.total = self.done
-                        self._report()
-                        break
-            _check_complete(present, final, name)
+def _make(
+    replica: Replica,
+    plan: list[FileInfo],
+    output: Path,
+    parallelism: int | None,
+    meter: Meter,
+    accept: Callable[[Path], None],
+) -> Header:
+    """Assemble the files of a plan beside the target, check what came out, swap it in."""
+    meter.begin(sum(info.size for info in plan))
+    with Downloader(replica, parallelism, meter.stop) as downloader:
+        files = downloader.files(plan[::-1])
+        info, chunks = next(files)
+        newest = open_file(replica, info, meter.read(chunks))
+        final = newest.header
+        with Target(output, final.commit * final.page_size) as target:
+            Assembly(replica, final, target, meter).run(newest, files)
             target.complete()
-            check_integrity(target.path, integrity_check)
-            check_target(self.output, force=force)  # it may have appeared meanwhile
+            accept(target.path)
             target.publish()
-        return final
-
-    def _counted(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        for chunk in chunks:
-            if self.stop.is_set():
-                raise Interrupted(f"restore of {self.output} interrupted; nothing was changed")
-            self.done += len(chunk)
-            yield chunk
-            self._report()
-
-    def _report(self) -> None:
-        if self.progress is not None:
-            seconds = time.monotonic() - self.started
-            self.progress(RestoreProgress(self.done, self.total, self.pages, seconds))
-
-    def _apply(
-        self, info: FileInfo, chunks: Iterator[bytes], target: Target, final: Header, present: bytearray
-    ) -> None:
-        """Write the pages of one file that no newer file holds; its checksum is verified at its end."""
-        name = self.replica.key(info)
-        decoder = Decoder(chunks, name, strict=False)
-        header = decoder.header
-        if (header.min_txid, header.max_txid) != (info.min_txid, info.max_txid):
-            raise LtxError(f"header states TXIDs {header.min_txid} to {header.max_txid}", name=name)
-        if header.page_size != final.page_size:
-            raise LtxError(f"page size {header.page_size}, expected {final.page_size}", name=name)
-        for batch in decoder.batches():
-            for pgno, pages in _missing_runs(batch, present, final.commit):
-                target.write(b"".join(pages), (pgno - 1) * header.page_size)
-                present[pgno : pgno + len(pages)] = b"\1" * len(pages)
-                self.pages += len(pages)
-
-
-def _missing_runs(batch: Batch, present: bytearray, commit: int) -> Iterator[tuple[int, list[bytes]]]:
-    """Neighbouring pages of a batch that are not there yet, with the number of the first."""
-    pgnos, pages = batch.pgnos, batch.pages
-    first, last = pgnos[0], pgnos[-1]
-    if last - first + 1 == len(pgnos) and last <= commit and present.find(1, first, last + 1) < 0:
-        yield first, pages
-        return
-    run: list[bytes] = []
-    start = 0
-    for pgno, page in zip(pgnos, pages, strict=True):
-        if pgno > commit or present[pgno]:
-            continue
-        if run and pgno != start + len(run):
-            yield start, run
-            run = []
-        start = start if run else pgno
-        run.append(page)
-    if run:
-        yield start, run
-
-
-def _check_complete(present: bytearray, header: Header, name: str) -> None:
-    missing = present.find(0, 1)
-    if missing == header.lock_pgno:
-        missing = present.find(0, missing + 1)
-    if missing != -1:
-        raise LtxError(f"no file of the plan holds page {missing} of {header.commit}", name=name)
-
-
-def check_integrity(path: Path, kind: IntegrityCheck) -> None:
-    """Let SQLite check a finished database that nobody else has open; makes no sidecars.
-
-    Raises:
-        DatabaseError: the finding.
-    """
-    if kind == "none":
-        return
-    import apsw
-
-    # immutable: the header says WAL, and SQLite would make sidecars beside the temporary file.
-    uri = f"{path.as_uri()}?immutable=1"
-    connection = apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
-    try:
-        check = "quick_check" if kind == "quick" else "integrity_check"
-        (found,) = connection.execute(f"PRAGMA {check}(1)").fetchall()[0]
-    except apsw.Error as error:
-        found = str(error)
-    finally:
-        connection.close()
-    if found != "ok":
-        raise DatabaseError(f"post-restore integrity check: {found}", hint="nothing was changed")
+    return final
 
 
 def _with_clean_neighbour(replica: Replica, plan: list[FileInfo], error: LtxError) -> LtxError:

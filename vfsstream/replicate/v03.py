@@ -21,7 +21,8 @@ from vfsstream.plan.generations import (
     parse_segment,
     parse_snapshot,
 )
-from vfsstream.replicate.restore import IntegrityCheck, RestoreProgress, check_integrity
+from vfsstream.replicate.assemble import RestoreProgress
+from vfsstream.replicate.integrity import IntegrityCheck, check_integrity
 from vfsstream.replicate.target import Target, check_target
 from vfsstream.stores.base import Store
 
