@@ -6,13 +6,14 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
-from tests.vfs.live import Primary
+from tests.servers.daemon import Daemon
+from tests.vfs.live import Primary, on_s3
 
 pytestmark = pytest.mark.interop
 
@@ -120,18 +121,46 @@ print("hammer reads", reads, "torn", bad, "errors", errors, flush=True)
 """
 
 
-@pytest.mark.soak
-@pytest.mark.timeout(600)
-def test_the_hammer_on_both(tmp_path: Path, litestream: str) -> None:
-    primary = Primary(tmp_path)
-    script = READER.replace("SECONDS", repr(os.environ.get("HAMMER_SECONDS", "240")))
+def hammer_both(primary: Primary, litestream: str, seconds: float) -> None:
+    script = READER.replace("SECONDS", repr(os.environ.get("HAMMER_SECONDS", str(seconds))))
     with primary.replicating(litestream), primary.writing(20):
         command = [sys.executable, "-c", LOAD + script]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "LITESTREAM_REPLICA_URL": primary.url}
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as theirs:
-            ours = run(script, primary.url, OURS, 300)
-            said, _ = theirs.communicate(timeout=300)
-    primary.close()
-    print("theirs:", [line for line in said.splitlines() if "hammer" in line])
+            try:
+                ours = run(script, primary.url, OURS, seconds + 120)
+                said, _ = theirs.communicate(timeout=120)
+            finally:
+                theirs.kill()
+    print("theirs:", [line for line in said.splitlines() if "hammer" in line] or said[-500:])
     print("ours:  ", ours.stdout)
-    assert " torn 0 errors {}" in ours.stdout, ours.stderr
+    assert " torn 0 errors {}" in ours.stdout, ours.stdout + ours.stderr
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Primary]:
+    made = Primary(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, moto: Daemon, monkeypatch: pytest.MonkeyPatch) -> Iterator[Primary]:
+    yield from on_s3(tmp_path, moto, monkeypatch)
+
+
+def test_the_hammer_on_both(folder: Primary, litestream: str) -> None:
+    hammer_both(folder, litestream, 12)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_the_hammer_on_both_for_minutes(folder: Primary, litestream: str) -> None:
+    hammer_both(folder, litestream, 240)
+
+
+@pytest.mark.soak
+@pytest.mark.server
+@pytest.mark.timeout(900)
+def test_the_hammer_on_both_over_s3_for_minutes(bucket: Primary, litestream: str) -> None:
+    hammer_both(bucket, litestream, 240)
