@@ -49,7 +49,7 @@ def test_errors_are_one_line(vfsstream: Run, golden: Callable[[str], Path]) -> N
         (("-txid", "99", url, "SELECT 1"), "not available"),
         (("-timestamp", "blorb", url, "SELECT 1"), "invalid timestamp"),
         (("-txid", "1", "-timestamp", "now", url, "SELECT 1"), "exclude"),
-        ((url,), "expected a replica URL and one SQL text"),
+        ((url,), "expected a database path or replica URL, and one SQL text"),
     ):
         done = vfsstream("query", *arguments)
         assert done.returncode == 1, arguments
@@ -66,3 +66,17 @@ def test_the_shell_runs_what_it_is_given(vfsstream: Run, golden: Callable[[str],
     piped = vfsstream("shell", url, input="SELECT count(*) FROM t;\n")
     assert piped.stdout == "358\n"
     assert vfsstream("shell").returncode == 1
+
+
+def test_a_database_of_the_configuration_is_asked_with_its_credentials(
+    vfsstream: Run, golden: Callable[[str], Path], tmp_path: Path
+) -> None:
+    config = tmp_path / "c.yml"
+    config.write_text(f"dbs: [{{path: /data/app.db, replica: {{path: '{golden('levels')}'}}}}]")
+    answer = vfsstream("query", "-json", "-config", config, "/data/app.db", "SELECT count(*) AS n FROM t")
+    assert json.loads(answer.stdout) == [{"n": 358}], answer.stderr
+    shell = vfsstream("shell", "-config", config, "/data/app.db", "SELECT count(*) FROM t;")
+    assert shell.stdout == "358\n", shell.stderr
+    unknown = vfsstream("query", "-config", config, "/data/other.db", "SELECT 1")
+    assert unknown.returncode == 1
+    assert "did you mean /data/app.db" in unknown.stderr or "vfsstream databases" in unknown.stderr

@@ -227,6 +227,29 @@ def test_refused(text: str, message: str) -> None:
         load(text)
 
 
+@pytest.mark.parametrize(
+    ("line", "key", "word"),
+    [
+        ("interval: 0s1x", "interval", "duration"),
+        ("interval: -1h", "interval", "at least 0s"),
+        ("interval: 5", "interval", "nanoseconds"),
+        ("sample: 0", "sample", "share"),
+        ("sample: 101%", "sample", "share"),
+        ("sample: nan", "sample", "share"),
+        ("sample: some", "sample", "10%"),
+        ("cpu: -25%", "cpu", "share"),
+        ("cpu: inf", "cpu", "share"),
+        ("integrity-check: deep", "integrity-check", "one of: none quick full"),
+        ("intervall: 1h", "intervall", "did you mean interval"),
+    ],
+)
+def test_nonsense_about_verification_is_refused_where_it_stands(line: str, key: str, word: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(f"dbs: []\nverify:\n  {line}\n")
+    assert (caught.value.line, caught.value.key) == (3, f"verify.{key}")
+    assert word in f"{caught.value} {caught.value.hint}"
+
+
 def test_snapshot_of_a_database_is_everybodys() -> None:
     config = load(one(more="    snapshot: {interval: 1h}"))
     assert config.snapshot.interval == timedelta(hours=1)

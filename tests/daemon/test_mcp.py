@@ -75,6 +75,27 @@ def test_looking(golden: Callable[[str], Path], tmp_path: Path) -> None:
     assert ask(server, "status", source="/none.db").is_error
 
 
+@pytest.mark.server
+@pytest.mark.xdist_group("webdav")
+def test_a_query_uses_the_credentials_of_the_configuration(
+    server: Callable[[str], Any], tmp_path: Path, vfsstream: Callable[..., Any]
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "app.db")) as connection:
+        connection.execute("PRAGMA journal_mode = wal")
+        connection.execute("CREATE TABLE t AS SELECT 42 AS x")
+        connection.commit()
+    keys = json.dumps(server("webdav").litestream("mcp-credentials"))
+    text = f"dbs: [{{path: {tmp_path}/app.db, replica: {keys}}}]"
+    (tmp_path / "c.yml").write_text(text)
+    done = vfsstream("replicate", "-once", "-config", tmp_path / "c.yml")
+    assert done.returncode == 0, done.stderr
+    assistant = make_server(load_text(text, "c.yml", environ={}))
+    answer = ask(assistant, "query", source=f"{tmp_path}/app.db", sql="SELECT x FROM t")
+    assert value(answer)["rows"] == [[42]]
+    verified = vfsstream("verify", "-json", "-config", tmp_path / "c.yml", tmp_path / "app.db")
+    assert json.loads(verified.stdout)["integrity_check"] == "ok", verified.stderr
+
+
 def test_queries_read_only(golden: Callable[[str], Path], tmp_path: Path) -> None:
     url = f"file://{golden('levels')}"
     server = make_server(Config())

@@ -204,6 +204,49 @@ def test_control_reload_and_metrics(tmp_path: Path, database: Path, vfsstream: V
     assert not where.exists()
 
 
+def test_a_reload_brings_new_intervals_and_credentials(tmp_path: Path, database: Path) -> None:
+    def text(more: str) -> str:
+        return f"{more}dbs: [{{path: {database}, replica: {{path: {tmp_path}/replica}}}}]\n"
+
+    def reload() -> None:
+        before = running.log.count("configuration read again")
+        running.process.send_signal(signal.SIGHUP)
+        until(lambda: running.log.count("configuration read again") > before, "the reload")
+
+    path = config(tmp_path, text(f"socket: {{enabled: true, path: {tmp_path}/s}}\n"))
+    with daemon(tmp_path, "-config", path) as running:
+        running.said("replicating")
+        running.said("snapshot complete")
+        reload()
+        assert running.log.count("replicating") == 1  # nothing changed, nothing restarted
+        more = "socket: {enabled: true, path: /elsewhere}\naddr: ':0'\nverify: {interval: 100ms}\n"
+        path.write_text(text(f"{more}levels: [{{interval: 100ms}}]\nl0-retention: 1ms\n"))
+        reload()
+        until(lambda: running.log.count("replicating") == 2, "the database under its new settings")
+        running.said("msg=verified")
+        for value in range(3):
+            add_row(database, value)
+        running.said("compaction complete")  # the default interval is half a minute, aligned
+        for key in ("addr", "socket.path"):
+            assert f'msg="this change needs a restart" key={key}' in running.log
+        assert 'restart" key=levels' not in running.log
+        assert running.stop() == 0, running.log
+
+
+def test_a_target_differs_by_what_only_the_configuration_knows(tmp_path: Path) -> None:
+    from vfsstream.config.load import load_text
+    from vfsstream.daemon.fleet import targets
+
+    def target(key: str, more: str = "") -> object:
+        replica = f"{{url: 's3://bucket/app', secret-access-key: {key}}}"
+        return next(targets(load_text(f"{more}dbs: [{{path: /a.db, replica: {replica}}}]", "", environ={})))
+
+    assert target("one").same(target("one"))  # type: ignore[attr-defined]
+    assert not target("one").same(target("two"))  # type: ignore[attr-defined]
+    assert not target("one").same(target("one", "snapshot: {interval: 1h}\n"))  # type: ignore[attr-defined]
+    assert not target("one").same(target("one", "retention: {enabled: false}\n"))  # type: ignore[attr-defined]
+
+
 def test_restore_before_the_start(tmp_path: Path, database: Path, vfsstream: Vfsstream) -> None:
     url = f"file://{tmp_path}/replica"
     assert vfsstream("replicate", "-once", database, url).returncode == 0

@@ -109,7 +109,9 @@ def list(socket: str, timeout: int, json: bool, words: tuple[str, ...]) -> None:
         print_json(reply)
         return
     for entry in reply["databases"]:
-        click.echo(f"{entry['path']} [{entry['status']}] (last sync: {entry.get('last_sync_at', 'never')})")
+        verified = f", {entry['verified']} at {entry['last_verified_at']}" if "last_verified_at" in entry else ""
+        when = entry.get("last_sync_at", "never")
+        click.echo(f"{entry['path']} [{entry['status']}] (last sync: {when}{verified})")
     if not reply["databases"]:
         click.echo("no databases")
 
@@ -131,5 +133,8 @@ def info(socket: str, timeout: int, json: bool, words: tuple[str, ...]) -> None:
     click.echo(f"vfsstream {reply['version']}")
     uptime = format_duration(timedelta(seconds=reply["uptime_seconds"]))
     rows = {"PID": reply["pid"], "Uptime": uptime, "Started at": reply["started_at"]}
-    for name, value in {**rows, "Databases": reply["database_count"]}.items():
+    rows["Databases"] = reply["database_count"]
+    if "last_verified_at" in reply:
+        rows |= {"Verified since": reply["last_verified_at"], "Damaged replicas": reply["damaged_count"]}
+    for name, value in rows.items():
         click.echo(f"  {name}: {value}")

@@ -24,10 +24,15 @@ _URL = re.compile(r"\w+://")
 
 @dataclass(frozen=True)
 class Found:
-    """A replica, and the database it belongs to when the configuration says so."""
+    """A replica, and the database it belongs to when the configuration says so.
+
+    Attributes:
+        open: opens the same replica once more.
+    """
 
     replica: Replica
     kind: str
+    open: Callable[[], Replica]
     db_path: str | None = None
 
 
@@ -66,20 +71,32 @@ def replica_source(command: str, words: Sequence[str], config: str | None, no_ex
         UsageError: no argument, a URL together with ``-config``, a database that is not in the configuration.
     """
     word = one_argument(command, words, "database path or replica URL", "REPLICA_URL")
-    db_path = None
-    if is_url(word):
-        if config:
-            raise UsageError("a replica URL cannot be combined with -config", hint="give one or the other")
+    opener, db_path = replica_opener(word, config, no_expand_env)
+    replica = opener()
+    try:
+        yield Found(replica, replica.store.kind, opener, db_path)
+    finally:
+        replica.store.close()
+
+
+def replica_opener(word: str, config: str | None, no_expand_env: bool) -> tuple[Callable[[], Replica], str | None]:
+    """What opens the replica of a URL or of a configured database, and that database's path.
+
+    Raises:
+        UsageError: a URL together with ``-config``, a database that is not in the configuration.
+    """
+    if not is_url(word):
+        return _configured(word, config, no_expand_env)
+    if config:
+        raise UsageError("a replica URL cannot be combined with -config", hint="give one or the other")
+
+    def open_url() -> Replica:
         from vfsstream.replica.replica import Replica
         from vfsstream.stores.url import open_store
 
-        replica = Replica(open_store(word, None, trace=_Notice()))
-    else:
-        replica, db_path = _configured(word, config, no_expand_env)
-    try:
-        yield Found(replica, replica.store.kind, db_path)
-    finally:
-        replica.store.close()
+        return Replica(open_store(word, None, trace=_Notice()))
+
+    return open_url, None
 
 
 class _Notice:
@@ -100,7 +117,7 @@ class _Notice:
         click.echo(f"storage request failed, trying again: {text}", err=True)
 
 
-def _configured(word: str, config: str | None, no_expand_env: bool) -> tuple[Replica, str]:
+def _configured(word: str, config: str | None, no_expand_env: bool) -> tuple[Callable[[], Replica], str]:
     from vfsstream.config.checks import database_path
     from vfsstream.config.replicas import find_database, open_replica
 
@@ -113,8 +130,7 @@ def _configured(word: str, config: str | None, no_expand_env: bool) -> tuple[Rep
         near = nearest(path, [database_path(entry.path) for entry in loaded.dbs if entry.path])
         hint = f"did you mean {near}?" if near else "vfsstream databases"
         raise UsageError(f"database not in {loaded.file or 'the configuration'}: {path}", hint=hint)
-    replica: Replica = open_replica(loaded, found[1], trace=_Notice())
-    return replica, path
+    return lambda: open_replica(loaded, found[1], trace=_Notice()), path
 
 
 def load(config: str | None, no_expand_env: bool) -> Config:

@@ -42,8 +42,9 @@ def status(config: str | None, no_expand_env: bool, json: bool, remote: bool, wo
     else:
         columns = ["database", "status", "local_txid", "wal_size"]
         columns += ["replica_txid", "replica_time"] if remote else []
+        columns += ["verified_at", "verified"] if any("verified" in row for row in rows) else []
         titles = [name.replace("_", " ") for name in columns]
-        print_table(titles, [[row[name] for name in columns] for row in rows])
+        print_table(titles, [[row.get(name, "-") for name in columns] for row in rows])
 
 
 def _row(entry: Database, path: str) -> dict[str, Any]:
@@ -56,7 +57,22 @@ def _row(entry: Database, path: str) -> dict[str, Any]:
         size = os.stat(path + "-wal").st_size
     except OSError:
         size = 0
-    return {"database": path, "status": state, "local_txid": txid, "wal_size": human_size(size)}
+    row = {"database": path, "status": state, "local_txid": txid, "wal_size": human_size(size)}
+    return {**row, **_verified(meta_path(entry, path))}
+
+
+def _verified(meta: str) -> dict[str, str]:
+    """What the daemon found when it read the replica last, if it ever did."""
+    if not os.path.exists(os.path.join(meta, "vfsstream", "verified.json")):
+        return {}
+    from pathlib import Path
+
+    from vfsstream.daemon.verify import load as load_verdict
+
+    verdict = load_verdict(Path(meta))
+    if verdict is None:
+        return {}
+    return {"verified_at": rfc3339(verdict.at), "verified": "whole" if verdict.ok else verdict.problems[0]}
 
 
 def _local(directory: str) -> tuple[str, str]:

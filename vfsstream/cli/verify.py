@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import click
 
 from vfsstream.cli.exits import ExitStatus, code_of
 from vfsstream.cli.grammar import GoCommand, argument, flag, option
 from vfsstream.cli.output import human_size, print_json
 from vfsstream.cli.progress import interruptible, progress_option, reporter
-from vfsstream.cli.sources import config_flags, is_url, replica_source
+from vfsstream.cli.sources import config_flags, replica_source
 from vfsstream.cli.types import INTEGER
 from vfsstream.errors import CorruptError, UsageError
-from vfsstream.ltx.names import TXID
 
 __all__ = ["verify"]
 
@@ -46,13 +42,14 @@ def verify(
     words: tuple[str, ...],
 ) -> None:
     """Read a replica and check every file, every chain and the whole image, writing nothing."""
+    from vfsstream.daemon.verify import image_check
     from vfsstream.replicate.verify import verify as engine
 
     if integrity_check not in ("none", "quick", "full"):
         raise UsageError(f"unknown integrity check {integrity_check!r}", hint="one of: none quick full")
     share = _share(sample)
     with replica_source("verify", words, config, no_expand_env) as found:
-        image = _image(words[0], integrity_check) if is_url(words[0]) and integrity_check != "none" else None
+        image = image_check(found.open, integrity_check) if integrity_check != "none" else None
         with interruptible() as stop, reporter(progress, "verify") as report:
             result = engine(
                 found.replica,
@@ -86,21 +83,3 @@ def _share(text: str) -> float:
         return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
         raise UsageError(f"invalid sample {text!r}", hint="a share as 0.1 or 10%") from None
-
-
-def _image(url: str, mode: str) -> Callable[[TXID], str]:
-    """Run SQLite's own check on the image of a TXID, read through the VFS."""
-
-    def check(txid: TXID) -> str:
-        import vfsstream
-
-        connect: Any = getattr(vfsstream, "connect")  # noqa: B009 - made when first asked for
-        connection = connect(url, txid=str(txid))
-        try:
-            pragma = "quick_check" if mode == "quick" else "integrity_check"
-            (finding,) = connection.execute(f"PRAGMA {pragma}(1)").fetchall()[0]
-            return str(finding)
-        finally:
-            connection.close()
-
-    return check

@@ -14,7 +14,20 @@ from typing import Any
 
 from vfsstream.config.values import parse_duration, parse_int, parse_size
 
-__all__ = ["BOOL", "DURATION", "INTEGER", "KINDS", "SIZE", "STRING", "STRINGS", "Key", "Kind", "key", "store"]
+__all__ = [
+    "BOOL",
+    "DURATION",
+    "INTEGER",
+    "KINDS",
+    "SHARE",
+    "SIZE",
+    "STRING",
+    "STRINGS",
+    "Key",
+    "Kind",
+    "key",
+    "store",
+]
 
 _TRUE = frozenset({"y", "Y", "yes", "Yes", "YES", "on", "On", "ON", "true", "True", "TRUE"})
 _FALSE = frozenset({"n", "N", "no", "No", "NO", "off", "Off", "OFF", "false", "False", "FALSE"})
@@ -77,13 +90,24 @@ def _size(text: str, plain: bool) -> int:
     return parse_size(text)
 
 
+def _share(text: str, plain: bool) -> float:
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        raise ValueError("expected a share, as 0.1 or 10%") from None
+    if not 0 < value <= 1:
+        raise ValueError("a share is above 0 and at most 1, or above 0% and at most 100%")
+    return value
+
+
 STRING = Kind("string", _string, "text")
 BOOL = Kind("bool", _bool, "true")
 INTEGER = Kind("integer", _integer, "8")
 DURATION = Kind("duration", _duration, "30s")
 SIZE = Kind("size", _size, "16MiB")
+SHARE = Kind("share", _share, "10%")
 STRINGS = Kind("list of strings", _string, "[a, b]")
-KINDS = (STRING, BOOL, INTEGER, DURATION, SIZE, STRINGS)
+KINDS = (STRING, BOOL, INTEGER, DURATION, SIZE, SHARE, STRINGS)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from datetime import timedelta
 from typing import Any
 
-from vfsstream.config.kinds import BOOL, DURATION, INTEGER, SIZE, STRING, STRINGS, Key, key, store
+from vfsstream.config.kinds import BOOL, DURATION, INTEGER, SHARE, SIZE, STRING, STRINGS, Key, key, store
 
 __all__ = [
     "Age",
@@ -26,6 +26,7 @@ __all__ = [
     "Socket",
     "StoreKeys",
     "Validation",
+    "Verification",
     "key_of",
     "keys",
     "yaml_name",
@@ -88,6 +89,22 @@ class Validation(Section):
     """Checks of the replica."""
 
     interval: timedelta | None = key(DURATION, "time between two checks of every level's chain; 0 = off")
+
+
+@dataclass(init=False, repr=False, eq=False)
+class Verification(Section):
+    """Reading the replicas again, while replicating."""
+
+    interval: timedelta | None = key(
+        DURATION, "time between two verifications of each replica; 0 = off", above=ZERO, inclusive=True, ours=True
+    )
+    sample: float = key(
+        SHARE, "share of the files that each one reads, others every time", 1.0, shown="100%", ours=True
+    )
+    cpu: float = key(SHARE, "share of one processor that it may use", 0.25, shown="25%", ours=True)
+    integrity_check: str = key(
+        STRING, "SQLite's check of the newest image", "none", choices=("none", "quick", "full"), ours=True
+    )
 
 
 @dataclass(init=False, repr=False, eq=False)
@@ -233,6 +250,7 @@ class Config(StoreKeys):
     l0_retention_check_interval: timedelta = key(
         DURATION, "time between two looks for them", 15 * SECOND, above=ZERO
     )
+    verify: Verification = key(None, "reading the replicas again", factory=Verification)
     verify_compaction: bool = key(BOOL, "accepted; every compaction is verified", False)
     retention: Retention = key(None, "deletion of old files", factory=Retention)
     heartbeat_url: str | None = key(
@@ -267,6 +285,7 @@ SECTIONS: dict[str, type[Section]] = {
     "socket": Socket,
     "snapshot": Snapshot,
     "validation": Validation,
+    "verify": Verification,
     "retention": Retention,
     "logging": Logging,
     "replica": ReplicaConfig,

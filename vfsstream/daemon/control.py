@@ -82,6 +82,9 @@ class ControlServer:
             entry = {"path": state.path, "status": state.status}
             if state.last_sync_at is not None:
                 entry["last_sync_at"] = rfc3339_nano(state.last_sync_at)
+            if state.verified_at is not None:
+                entry["last_verified_at"] = rfc3339_nano(state.verified_at)
+                entry["verified"] = "damaged" if state.verify_problem else "whole"
             databases.append(entry)
         return json_answer({"databases": databases})
 

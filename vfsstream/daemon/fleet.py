@@ -12,11 +12,21 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from vfsstream.config.checks import database_path
-from vfsstream.config.replicas import append_path, databases_in, meta_path, open_replica, scheme_of, shown
+from vfsstream.config.replicas import (
+    append_path,
+    databases_in,
+    find_database,
+    meta_path,
+    open_replica,
+    options_of,
+    scheme_of,
+    shown,
+)
 from vfsstream.config.schema import Config, Database, ReplicaConfig
 from vfsstream.daemon.logs import Log
 from vfsstream.daemon.manager import DatabaseState, NotManaged, NotRunning, SyncAnswer
 from vfsstream.daemon.settings import database_settings, maintenance_settings
+from vfsstream.daemon.verify import Subject, Verdict
 from vfsstream.errors import DatabaseError, VfsstreamError
 from vfsstream.replica.replica import Replica
 from vfsstream.replicate.directory import DirectorySettings, DirectoryWatcher
@@ -44,16 +54,30 @@ class Target:
 
     def same(self, other: Target) -> bool:
         """Whether both mean the same replication."""
-        mine, theirs = (
-            (shown(t.config, t.replica), database_settings(t.config, t.database, t.replica), t.meta)
-            for t in (self, other)
-        )
-        return mine == theirs
+        return self.identity() == other.identity()
+
+    def identity(self) -> tuple[object, ...]:
+        """Everything that the configuration says of it; hashable."""
+        return (self.meta, *_meaning(self.config, self.database, self.replica))
+
+    def under(self, config: Config) -> Target:
+        """The same registration made under another configuration."""
+        bare = replace(config, dbs=[])
+        return Target(bare, self.database, self.replica, self.path, runtime=self.runtime)
 
     def open(self, trace: Callable[[Trace], None] | None = None) -> Replica:
         """Its replica; no request is made."""
-        found: Replica = open_replica(self.config, self.replica, trace=trace)
-        return found
+        return _open(self.config, self.replica, trace)
+
+
+def _meaning(config: Config, database: Database, replica: ReplicaConfig) -> tuple[object, ...]:
+    place = (replica.url, repr(sorted(options_of(config, replica).items())))  # credentials may have changed alone
+    return (*place, database_settings(config, database, replica), maintenance_settings(config))
+
+
+def _open(config: Config, replica: ReplicaConfig, trace: Callable[[Trace], None] | None) -> Replica:
+    found: Replica = open_replica(config, replica, trace=trace)
+    return found
 
 
 def targets(config: Config) -> Iterator[Target]:
@@ -86,7 +110,7 @@ def _identity(config: Config, entry: Database) -> tuple[object, ...]:
     """What makes two watched directories the same."""
     assert entry.replica is not None
     where = (entry.dir, entry.pattern, entry.recursive, entry.meta_dir, entry.meta_path)
-    return (*where, shown(config, entry.replica), database_settings(config, entry, entry.replica))
+    return (*where, *_meaning(config, entry, entry.replica))
 
 
 class Fleet:
@@ -109,6 +133,7 @@ class Fleet:
             maintenance=maintenance_settings(config), shutdown_timeout=config.shutdown_sync_timeout
         )
         self.service = Service(settings, observer=observer)
+        self.verdict: Callable[[str], Verdict | None] = lambda path: None
         self._lock = threading.Lock()
         self._targets: dict[str, Target] = {}  # guarded by _lock
         self._watchers: dict[tuple[object, ...], DirectoryWatcher] = {}  # guarded by _lock
@@ -170,10 +195,13 @@ class Fleet:
         timeout = self.config.shutdown_sync_timeout.total_seconds()
         with self._lock:
             present, watchers = dict(self._targets), dict(self._watchers)
+        registered = {path: target.under(config) for path, target in present.items() if target.runtime}
+        wanted = registered | wanted
+        with self._lock:
             self._watchers = {key: watcher for key, watcher in watchers.items() if key in entries}
         for path, target in present.items():
             entry = wanted.get(path)
-            if (entry is None and not target.runtime) or (entry is not None and not entry.same(target)):
+            if entry is None or not entry.same(target):
                 self.unregister(path, timeout)
         for key, watcher in watchers.items():
             if key not in entries:
@@ -187,6 +215,27 @@ class Fleet:
             if key not in watchers:
                 self._try(directory.dir, lambda directory=directory: self.watch(directory))  # type: ignore[misc]
 
+    def subjects(self) -> dict[str, Subject]:
+        """The databases whose replicas can be verified now: those that are replicated and have been uploaded."""
+        found = {}
+        for status in self.service.status():
+            path = status.database.path
+            subject = self._subject(path) if status.enabled and status.database.replica_position else None
+            if subject is not None:
+                found[path] = subject
+        return found
+
+    def _subject(self, path: str) -> Subject | None:
+        with self._lock:
+            target = self._targets.get(path)
+        if target is not None:
+            return Subject(target.meta, lambda: target.open(self._trace))
+        config = self.config
+        entry = find_database(config, path)  # of a watched directory
+        if entry is None:
+            return None
+        return Subject(Path(meta_path(entry[0], path)), lambda: _open(config, entry[1], self._trace))
+
     def _try(self, what: str | None, work: Callable[[], object]) -> None:
         try:
             work()
@@ -197,7 +246,7 @@ class Fleet:
 
     def states(self) -> Sequence[DatabaseState]:
         """Every database, by path."""
-        return [_state(status) for status in self.service.status()]
+        return [_state(status, self.verdict(status.database.path)) for status in self.service.status()]
 
     def register(self, path: str, replica_url: str) -> bool:
         """Replicate one more database, with the settings of the top level."""
@@ -276,7 +325,7 @@ class Fleet:
         return self.service.close(time.monotonic() + timeout.total_seconds())
 
 
-def _state(status: ServiceStatus) -> DatabaseState:
+def _state(status: ServiceStatus, verdict: Verdict | None) -> DatabaseState:
     database = status.database
     words = {"replicating": "replicating", "waiting": "open", "blocked": "open", "stopped": "stopped"}
     errors = [database.last_error, *status.maintenance.errors.values()]
@@ -297,4 +346,6 @@ def _state(status: ServiceStatus) -> DatabaseState:
         consecutive_errors=database.consecutive_errors,
         disk_full=database.disk_full,
         stalled=database.stalled,
+        verified_at=verdict.at if verdict else None,
+        verify_problem=verdict.problems[0] if verdict and verdict.problems else None,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -22,7 +22,13 @@ class NotRunning(VfsstreamError):
 
 @dataclass(frozen=True, slots=True)
 class DatabaseState:
-    """One database as the daemon sees it now. Sizes in bytes, times aware UTC, lag in seconds."""
+    """One database as the daemon sees it now. Sizes in bytes, times aware UTC, lag in seconds.
+
+    Attributes:
+        verified_at: end of the last verification of the replica, whatever it found.
+        verify_problem: what it found wrong first.
+        l0_files: level-0 files of the replica by what retention makes of them, when known.
+    """
 
     path: str
     status: str
@@ -39,6 +45,9 @@ class DatabaseState:
     consecutive_errors: int = 0
     disk_full: bool = False
     stalled: bool = False
+    verified_at: datetime | None = None
+    verify_problem: str | None = None
+    l0_files: Mapping[str, int] | None = None
 
     @property
     def enabled(self) -> bool:

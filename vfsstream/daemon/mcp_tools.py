@@ -91,8 +91,10 @@ class Tools:
 
     def query(self, source: str, sql: str, txid: str = "") -> dict[str, Any]:
         """Run one read-only SQL query on a replica, straight from storage; at most 1000 rows."""
-        with _plain_errors():
-            return _query(self._url(source), sql, txid)
+        from vfsstream.vfs.lending import lent
+
+        with _plain_errors(), lent(lambda: self._open(source)) as name:
+            return _query(name, sql, txid)
 
     def restore(self, source: str, output: str, txid: str = "", timestamp: str = "") -> dict[str, Any]:
         """Write a database file from a replica. An existing file is never replaced."""
@@ -106,14 +108,6 @@ class Tools:
         with _plain_errors(), self._open(source) as replica:
             files: dict[int, list[FileInfo]] = replica.all_files(LEVELS)
             return files
-
-    def _url(self, source: str) -> str:
-        if "://" in source:
-            return source
-        found = find_database(self._config, source)
-        if found is None or not found[1].url:
-            raise UsageError(f"no replica URL is configured for {source}", hint="give the URL itself")
-        return found[1].url
 
 
 def _query(url: str, sql: str, txid: str) -> dict[str, Any]:

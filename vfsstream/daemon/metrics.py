@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, ge
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from vfsstream.daemon.manager import DatabaseState
+from vfsstream.daemon.verify import Verdict
 from vfsstream.errors import NotFound
 from vfsstream.replicate import events
 from vfsstream.stores.trace import Trace
@@ -77,6 +78,17 @@ class Metrics:
             self._add("uploaded_files", (path,))
             self._add("uploaded_bytes", (path,), event.info.size)
 
+    def verified(self, path: str, verdict: Verdict) -> None:
+        """Count a verification of a replica."""
+        self._add("verifications", (path,))
+        self._add("verified_bytes", (path,), verdict.bytes)
+        if not verdict.ok:
+            self._add("verify_errors", (path, "damage"))
+
+    def not_verified(self, path: str) -> None:
+        """Count one that could not be made."""
+        self._add("verify_errors", (path, "unreachable"))
+
     def _add(self, name: str, labels: tuple[str, ...], amount: float = 1) -> None:
         with self._lock:
             self._counts[name, labels] += amount
@@ -130,6 +142,14 @@ def _counted(counts: dict[tuple[str, tuple[str, ...]], float]) -> Iterator[Metri
         ("vfsstream_stalls", "Times that replication fell behind", "stalls", db),
         ("vfsstream_uploaded_files", "LTX files uploaded", "uploaded_files", db),
         ("vfsstream_uploaded_bytes", "Bytes of LTX files uploaded", "uploaded_bytes", db),
+        ("vfsstream_verifications", "Verifications of the replica", "verifications", db),
+        ("vfsstream_verified_bytes", "Bytes that they read", "verified_bytes", db),
+        (
+            "vfsstream_verify_errors",
+            "Those that found damage, or no way to read",
+            "verify_errors",
+            (*db, "reason"),
+        ),
     )
     for name, text, counter, labels in totals:
         family = CounterMetricFamily(name, text, labels=labels)
@@ -145,6 +165,12 @@ def _gauges(states: Sequence[DatabaseState]) -> Iterator[Metric]:
     def last_sync(state: DatabaseState) -> float | None:
         return (now - state.last_sync_at).total_seconds() if state.last_sync_at else None
 
+    def verified(state: DatabaseState) -> float | None:
+        return state.verified_at.timestamp() if state.verified_at else None
+
+    def whole(state: DatabaseState) -> float | None:
+        return float(state.verify_problem is None) if state.verified_at else None
+
     gauges: tuple[tuple[str, str, Callable[[DatabaseState], float | None]], ...] = (
         ("litestream_db_size", "Bytes of the database", lambda state: state.database_size),
         ("litestream_wal_size", "Bytes of the log", lambda state: state.wal_size),
@@ -155,6 +181,12 @@ def _gauges(states: Sequence[DatabaseState]) -> Iterator[Metric]:
         ("vfsstream_lag_txids", "TXIDs not in the replica", lambda state: state.lag_txids),
         ("vfsstream_stalled", "1 while replication is behind", lambda state: float(state.stalled)),
         ("vfsstream_seconds_since_upload", "Since the last successful upload", last_sync),
+        (
+            "vfsstream_last_verified_timestamp_seconds",
+            "End of the last verification, seconds since 1970",
+            verified,
+        ),
+        ("vfsstream_verified_ok", "1 when the last verification found the replica whole", whole),
     )
     for name, text, value in gauges:
         family = GaugeMetricFamily(name, text, labels=("db",))

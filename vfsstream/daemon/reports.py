@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from vfsstream.config.secrets import redact
 from vfsstream.daemon.logs import Log
 from vfsstream.daemon.manager import DatabaseState
 from vfsstream.daemon.metrics import Metrics
+from vfsstream.daemon.verify import Verdict
 from vfsstream.errors import StoreError
 from vfsstream.replicate import events, timetable
 from vfsstream.stores.trace import Trace
@@ -96,10 +98,23 @@ class Reports:
         elif isinstance(event, timetable.MaintenanceFailed):
             self._error(event, f"{event.task} failed", event.error)
 
+    def verified(self, path: str, verdict: Verdict) -> None:
+        """A replica was verified."""
+        self.metrics.verified(path, verdict)
+        for problem in verdict.problems:
+            self._note(verdict.at, path, "verification failed", problem)
+
+    def not_verified(self, path: str, error: Exception) -> None:
+        """A replica could not be read."""
+        self.metrics.not_verified(path)
+        self._note(datetime.now(UTC), path, "verification not possible", str(error))
+
     def _error(self, event: events.Event, what: str, error: Exception) -> None:
         self.log.error(what, db=event.path, error=error)
-        entry = {"time": event.at.isoformat(), "db": event.path, "what": what, "error": redact(str(error))}
-        self._errors.append(entry)
+        self._note(event.at, event.path, what, str(error))
+
+    def _note(self, at: datetime, path: str, what: str, error: str) -> None:
+        self._errors.append({"time": at.isoformat(), "db": path, "what": what, "error": redact(error)})
 
     def _file(self, event: events.Event, level: int, info: Any) -> None:
         made = {

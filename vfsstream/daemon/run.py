@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vfsstream import __version__
 from vfsstream.config.checks import database_path, secrets_of
@@ -24,8 +24,13 @@ from vfsstream.daemon.control import ControlServer, rfc3339_nano
 from vfsstream.daemon.fleet import Fleet, Target, targets
 from vfsstream.daemon.logs import Log
 from vfsstream.daemon.reports import Reports
+from vfsstream.daemon.settings import needs_restart, verify_settings
 from vfsstream.daemon.systemd import Notifier
+from vfsstream.daemon.verify import Verifier
 from vfsstream.errors import ReplicaEmpty, VfsstreamError
+
+if TYPE_CHECKING:
+    from vfsstream.daemon.web import Web
 
 __all__ = ["UNREPLICATED", "Daemon", "restore_missing"]
 
@@ -56,10 +61,15 @@ class Daemon:
         self._notifier = Notifier()
         self._child: Child | None = None
         self._child_status: int | None = None
+        self._web: Web | None = None
         self._signals = 0
         self.reports = Reports(log)
         self.fleet = Fleet(config, log, self.reports.observe, self.reports.metrics_trace)
         self.reports.states = self.fleet.states
+        self.verifier = Verifier(
+            verify_settings(config), self.fleet.subjects, log, self.reports.verified, self.reports.not_verified
+        )
+        self.fleet.verdict = self.verifier.verdict
 
     def run(self) -> int:
         """Until a signal or the end of the child; returns the exit status.
@@ -95,6 +105,8 @@ class Daemon:
             self.log.info("control socket", path=config.socket.path)
         self._doors(stack)
         self.fleet.begin(wanted)
+        self.verifier.start()
+        stack.callback(self.verifier.close)
         if not wanted and not config.dbs:
             self.log.error("no databases are configured")
         if self._words:
@@ -119,6 +131,7 @@ class Daemon:
                 secrets=secrets,
             )
             stack.callback(web.close)
+            self._web = web
             self.reports.every_second(web.record)
             host = config.addr.rpartition(":")[0] or "127.0.0.1"
             self.log.info("serving metrics and dashboard", url=f"http://{host}:{web.port}/")
@@ -199,6 +212,12 @@ class Daemon:
         try:
             config = self._load()
             self.fleet.reload(config)
+            self.verifier.change(verify_settings(config))
+            self.log.secrets = tuple({*self.log.secrets, *secrets_of(config)})
+            if self._web is not None:
+                self._web.change(config.health_max_lag.total_seconds(), self.log.secrets)
+            for key in needs_restart(self.config, config):
+                self.log.warn("this change needs a restart", key=key)
             self.config = config
             self.log.info("configuration read again", databases=len(config.dbs))
         except VfsstreamError as error:
@@ -214,6 +233,7 @@ class Daemon:
             target=self._watch_for_second, args=(done,), name="vfsstream-interrupt", daemon=True
         )
         watcher.start()
+        self.verifier.close()
         try:
             result = self.fleet.close(self.config.shutdown_sync_timeout)
         finally:
@@ -258,13 +278,18 @@ class Daemon:
 
     def _info(self) -> dict[str, Any]:
         uptime = datetime.now(UTC) - self._started
-        return {
+        answer = {
             "version": __version__,
             "pid": os.getpid(),
             "uptime_seconds": int(uptime.total_seconds()),
             "started_at": rfc3339_nano(self._started),
             "database_count": len(self.fleet.service.paths),
         }
+        verdicts = [verdict for path in self.fleet.service.paths if (verdict := self.verifier.verdict(path))]
+        if verdicts:
+            answer["last_verified_at"] = rfc3339_nano(min(verdict.at for verdict in verdicts))
+            answer["damaged_count"] = sum(not verdict.ok for verdict in verdicts)
+        return answer
 
 
 def restore_missing(wanted: list[Target], log: Log) -> None:

@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from operator import attrgetter
 
-from vfsstream.config.schema import Config, Database, ReplicaConfig
+from vfsstream.config.schema import Config, Database, ReplicaConfig, yaml_name
+from vfsstream.daemon.verify import VerifySettings
 from vfsstream.plan.retention import RetentionPolicy
 from vfsstream.replicate.settings import Settings
 from vfsstream.replicate.timetable import MaintenanceSettings
 
-__all__ = ["database_settings", "maintenance_settings"]
+__all__ = ["database_settings", "maintenance_settings", "needs_restart", "verify_settings"]
 
+_FIXED = (
+    "addr",
+    "mcp_addr",
+    "mcp_token",
+    "socket.enabled",
+    "socket.path",
+    "socket.permissions",
+    "heartbeat_url",
+    "heartbeat_interval",
+    "exec",
+    "logging.level",
+    "logging.type",
+    "logging.source",
+)
 _LEAST = timedelta(milliseconds=1)
 
 
@@ -50,3 +66,14 @@ def maintenance_settings(config: Config) -> MaintenanceSettings:
         l0_check_interval=config.l0_retention_check_interval,
         validation_interval=max(config.validation.interval or timedelta(0), timedelta(0)),
     )
+
+
+def verify_settings(config: Config) -> VerifySettings:
+    """The timetable of verification, the same for all databases."""
+    given = config.verify
+    return VerifySettings(given.interval or timedelta(0), given.sample, given.cpu, given.integrity_check)
+
+
+def needs_restart(old: Config, new: Config) -> list[str]:
+    """The keys that differ and that a running daemon cannot go over to: listeners, the child and the log."""
+    return [yaml_name(name) for name in _FIXED if attrgetter(name)(old) != attrgetter(name)(new)]

@@ -60,7 +60,9 @@ def unhealthy(states: Sequence[DatabaseState], max_lag: float) -> list[str]:
     for state in states:
         if not state.enabled:
             continue
-        if state.lag_seconds > max_lag:
+        if state.verify_problem is not None:
+            found.append(f"{state.path}: verification failed: {redact(state.verify_problem)}")
+        elif state.lag_seconds > max_lag:
             found.append(f"{state.path}: {state.lag_seconds:.0f} seconds behind")
         elif state.stalled:
             found.append(f"{state.path}: stalled")
@@ -98,6 +100,10 @@ class Web:
         self._server = Server(listen(address), self._routes(), "web")
         self.port = int(self._server.socket.getsockname()[1])
         self._server.start()
+
+    def change(self, max_lag: float, secrets: tuple[str, ...]) -> None:
+        """Judge by another limit, and keep other values secret."""
+        self._max_lag, self._secrets = max_lag, secrets
 
     def close(self) -> None:
         """Stop answering."""
@@ -188,4 +194,6 @@ def _shown(state: DatabaseState) -> dict[str, Any]:
         "wal_size": state.wal_size,
         "error": redact(state.error) if state.error else None,
         "stalled": state.stalled,
+        "verified_at": state.verified_at.isoformat() if state.verified_at else None,
+        "verify_problem": redact(state.verify_problem) if state.verify_problem else None,
     }

@@ -17,6 +17,7 @@ from vfsstream.replica import Replica
 from vfsstream.vfs.diskcache import directory_for
 from vfsstream.vfs.follower import Follower
 from vfsstream.vfs.indexcache import IndexCache
+from vfsstream.vfs.lending import open_named
 from vfsstream.vfs.opening import LoadedFile, read_plan_files
 from vfsstream.vfs.options import Options
 from vfsstream.vfs.pagemap import missing_from, replace_places, take_places
@@ -74,7 +75,7 @@ class Database:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.replica = Replica.open(options.replica_url)
+        self.replica = open_named(options.replica_url)
         self.follower: Follower | None = None
         self.zeros_read = 0
         self.repairs = 0
