@@ -10,15 +10,15 @@ import hashlib
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 import yaml
 
@@ -67,18 +67,35 @@ def place(
     return found
 
 
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Path]:
+    """A database that stays open, as an application's does: its log is not deleted after each commit."""
+    path = tmp_path / "source.db"
+    make_database(path)
+    with closing(apsw.Connection(str(path))) as application:
+        application.execute("SELECT count(*) FROM t").fetchall()
+        yield path
+
+
 def make_database(path: Path, rows: int = 200) -> None:
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA journal_mode = wal")
-        connection.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, data BLOB)")
-        connection.executemany("INSERT INTO t(data) VALUES (?)", [(os.urandom(500),) for _ in range(rows)])
-        connection.commit()
+    with closing(apsw.Connection(str(path))) as connection:
+        connection.pragma("journal_mode", "wal")
+        with connection:
+            connection.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, data BLOB)")
+            connection.executemany("INSERT INTO t(data) VALUES (?)", [(os.urandom(500),) for _ in range(rows)])
 
 
 def commit(path: Path, data: bytes = b"") -> None:
-    with closing(sqlite3.connect(path, timeout=30)) as connection:
+    with closing(apsw.Connection(str(path))) as connection:
+        connection.set_busy_timeout(30_000)
         connection.execute("INSERT INTO t(data) VALUES (?)", (data or os.urandom(3000),))
-        connection.commit()
+
+
+def commit_large(path: Path, place: Place) -> None:
+    """So large that it goes up in parts, where the store knows parts."""
+    with place.open() as store:
+        parts = store.capabilities.min_part_size > 0
+    commit(path, os.urandom(place.traits.multipart + (2 << 20) if parts else 1 << 20))
 
 
 def digest(rows: Iterable[Any]) -> str:
@@ -89,8 +106,8 @@ def digest(rows: Iterable[Any]) -> str:
 
 
 def content(path: Path) -> str:
-    with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    with closing(apsw.Connection(str(path))) as connection:
+        assert connection.pragma("integrity_check") == "ok"
         return digest(connection.execute("SELECT id, data FROM t ORDER BY id"))
 
 
@@ -167,15 +184,15 @@ def assert_read_by_us(place: Place, folder: Path, newest: str, middle: str, txid
     assert queried(place, time=moment) == middle
 
 
-def test_what_litestream_writes_we_restore_and_query(place: Place, litestream: str, tmp_path: Path) -> None:
-    database = tmp_path / "source.db"
-    make_database(database)
+def test_what_litestream_writes_we_restore_and_query(
+    place: Place, litestream: str, database: Path, tmp_path: Path
+) -> None:
     other = Litestream(litestream, tmp_path, place, database)
     with Replica(place.open()) as replica:
         daemon = other.daemon()
         try:
             wait_for(lambda: [*replica.files(0)] or [*replica.files(9)], "a first file")
-            commit(database, os.urandom(place.traits.multipart + (2 << 20)))  # goes up in parts
+            commit_large(database, place)
 
             def aged() -> bool:
                 commit(database)
@@ -205,9 +222,9 @@ def test_what_litestream_writes_we_restore_and_query(place: Place, litestream: s
     assert_read_by_us(place, tmp_path, content(database), middle, txid, moment)
 
 
-def test_what_our_service_writes_litestream_restores(place: Place, litestream: str, tmp_path: Path) -> None:
-    database = tmp_path / "source.db"
-    make_database(database)
+def test_what_our_service_writes_litestream_restores(
+    place: Place, litestream: str, database: Path, tmp_path: Path
+) -> None:
     other = Litestream(litestream, tmp_path, place, database)
     events: list[Event] = []
     quick = Settings(sync_interval=timedelta(seconds=0.05))
@@ -223,7 +240,7 @@ def test_what_our_service_writes_litestream_restores(place: Place, litestream: s
 
     with Service(ServiceSettings(database=quick, maintenance=BRISK), observer=events.append) as service:
         service.register(database, lambda: Replica(place.open()))
-        commit(database, os.urandom(place.traits.multipart + (2 << 20)))  # goes up in parts
+        commit_large(database, place)
         wanted = {("made", 1), ("made", 2), ("made", 9), ("deleted", 0), ("deleted", 1), ("deleted", 9)}
 
         def aged() -> bool:
