@@ -25,7 +25,7 @@ __all__ = ["Encoder", "PageOrder", "Trailer", "encode", "index_pieces"]
 
 _TRAILER = struct.Struct(">QQ")
 _CHUNK = 1 << 20
-_PIECE = 1 << 16
+_PIECE = 1 << 13
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ _BUDGET = 16 << 20
 """Bytes asked for and not yet used."""
 
 _REQUESTS = 32
-_LOCAL_REQUESTS = 2
+_LOCAL_RANGE = 256 << 10
 _WAIT_SLICE = 0.05
 
 
@@ -48,9 +48,8 @@ class Downloader:
         self, replica: Replica, parallelism: int | None = None, stop: threading.Event | None = None
     ) -> None:
         self.replica = replica
-        local = replica.store.kind in ("file", "memory")  # a disk gives no more to many readers
-        wanted = parallelism or (_LOCAL_REQUESTS if local else _REQUESTS)
-        self._window = max(1, min(wanted, replica.store.capabilities.max_concurrency))
+        self._direct = parallelism is None and replica.store.kind == "file"  # the kernel reads ahead by itself
+        self._window = max(1, min(parallelism or _REQUESTS, replica.store.capabilities.max_concurrency))
         self._stop = stop or threading.Event()
         self._pool = ThreadPoolExecutor(self._window, thread_name_prefix="vfsstream-download")
         self._pending: deque[_Piece] = deque()
@@ -60,7 +59,9 @@ class Downloader:
         """Each file with its chunks, which may be left unread."""
         ahead = deque(infos)
         for info in infos:
-            if _is_small(info):
+            if self._direct:
+                yield info, self._read_here(info)
+            elif _is_small(info):
                 yield info, self._whole(info, ahead)
             else:
                 yield info, self.read(info)
@@ -79,6 +80,9 @@ class Downloader:
 
     def read(self, info: FileInfo, start: int = 0) -> Iterator[bytes]:
         """One file from an offset on."""
+        if self._direct:
+            yield from self._read_here(info, start)
+            return
         while self._pending:  # left unread
             self._take(self._pending.popleft())
         offset = start
@@ -87,6 +91,12 @@ class Downloader:
                 self._ask(info, offset, size)
                 offset += size
             yield self._take(self._pending.popleft())
+
+    def _read_here(self, info: FileInfo, start: int = 0) -> Iterator[bytes]:
+        for offset in range(start, info.size, _LOCAL_RANGE):
+            if self._stop.is_set():
+                raise Interrupted("interrupted while reading")
+            yield self._fetch(info, offset, min(_LOCAL_RANGE, info.size - offset))
 
     def _has_room(self, size: int) -> bool:
         return not self._pending or (len(self._pending) < self._window and self._held + size <= _BUDGET)
