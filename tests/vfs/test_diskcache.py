@@ -142,7 +142,7 @@ def test_a_full_disk_ends_the_writing_and_nothing_else(tmp_path: Path, monkeypat
         raise OSError(errno.ENOSPC, "no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr(diskcache.os, "pwrite", refuse)
+        patch.setattr(diskcache, "write_at", refuse)
         cache.store(2, 1, content(2, 1))
     assert cache.full
     assert cache.page(1, 1) == content(1, 1)

@@ -6,7 +6,15 @@ import pytest
 
 from vfsstream.ltx import TXID
 from vfsstream.plan.files import FileInfo
-from vfsstream.vfs.follow import Pace, another_history, bridge, due_levels, poll_interval
+from vfsstream.vfs.follow import (
+    Pace,
+    another_history,
+    bridge,
+    due_levels,
+    poll_interval,
+    probe_due,
+    stall_pause,
+)
 
 PACE = Pace(1.0, 30.0, 15.0)
 
@@ -26,7 +34,7 @@ def test_idle_traffic_stays_below_eleven_requests_in_ten_seconds() -> None:
     requests = 0
     for now in range(1, 7201):
         due = due_levels(steady, float(now), listed, active=False)
-        requests += len(due) if 0 in due else 1 + len(due)
+        requests += len(due) if 0 in due else 1 + len(due) + probe_due(now)
         listed.update(dict.fromkeys(due, float(now)))
     assert requests / 7200 <= 1.1
 
@@ -52,3 +60,16 @@ def test_another_history() -> None:
     assert another_history({}, known, 6) is None  # nothing listed proves nothing
     assert another_history({0: [info(1, 1)]}, known, 6) is not None
     assert another_history({9: [info(1, 5, 9, 1234)], 0: [info(6, 6)]}, known, 6) is not None
+
+
+def test_a_gap_is_looked_for_soon_after_news_and_rarely_later() -> None:
+    asked = [quiet for quiet in range(1, 101) if probe_due(quiet)]
+    assert asked[0] == 2
+    assert len(asked) <= 10
+
+
+def test_a_gap_is_listed_at_once_and_then_more_and_more_rarely() -> None:
+    pace = Pace(1.0, 1.0, 15.0)
+    pauses = [stall_pause(pace, tries) for tries in range(6)]
+    assert pauses == [1.0, 2.0, 4.0, 8.0, 15.0, 15.0]
+    assert stall_pause(pace, 10**6) == 15.0

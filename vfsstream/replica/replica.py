@@ -50,11 +50,10 @@ class Replica:
         wanted = list(levels)
         if len(wanted) == 1:
             return {wanted[0]: list(self.files(wanted[0], start))}
-        from concurrent.futures import ThreadPoolExecutor
+        from vfsstream.replica.parallel import side_by_side
 
-        with ThreadPoolExecutor(len(wanted), thread_name_prefix="vfsstream-list") as pool:
-            listings = pool.map(lambda level: list(self.files(level, start)), wanted)
-            return dict(zip(wanted, listings, strict=True))
+        listings = side_by_side(lambda level: list(self.files(level, start)), wanted, len(wanted), "list")
+        return dict(zip(wanted, listings, strict=True))
 
     def key(self, info: FileInfo) -> str:
         """The key of a file in the store."""

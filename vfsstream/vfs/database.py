@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import NamedTuple
 
-from vfsstream.errors import CorruptError, MissingError, ViewExpired
+from vfsstream.errors import CorruptError, MissingError, NotFound, ViewExpired
 from vfsstream.plan import restore_plan
 from vfsstream.plan.files import FileInfo
 from vfsstream.replica import Replica
@@ -149,17 +149,26 @@ class Database:
             check()
         try:
             self.repairs += 1
-            return Moment(self._repaired(moment, pgno, check), moment.source)
+            view = moment.view
+            place = view.find(pgno)
+            assert place is not None
+            lost = view.files[place.file]
+            for last in (False, False, True):
+                repaired = self._repaired(view, pgno, lost, check, last)
+                if repaired is not None:
+                    return Moment(repaired, moment.source)
+            raise self._expired(view, lost)
         finally:
             self._repair_lock.release()
 
-    def _repaired(self, moment: Moment, pgno: int, check: Callable[[], None]) -> View:
-        view = moment.view
-        place = view.find(pgno)
-        assert place is not None
-        lost = view.files[place.file]
+    def _repaired(
+        self, view: View, pgno: int, lost: FileInfo, check: Callable[[], None], last: bool
+    ) -> View | None:
+        """The view by other files; ``None`` when a listing was out of date already while it was read."""
+        looked = True
         if self.follower is not None:
             self.follower.refresh(check, full=True)
+            looked = self.follower.last_error is None
             current = self.current.view
             if current.generation == view.generation:
                 candidate = take_places(view, current, yield_now)
@@ -171,12 +180,15 @@ class Database:
             plan = restore_plan(files, txid=view.txid)
             loaded = read_plan_files(self.replica, plan)
             candidate = replace_places(view, [incoming(file) for file in loaded], yield_now)
-            available = [info for level in files.values() for info in level]
-            if lost not in missing_from(candidate, available):
-                return candidate
+        except NotFound:
+            return None
         except (MissingError, CorruptError) as error:
-            raise self._expired(view, lost) from error
-        raise self._expired(view, lost)
+            # Proof only if the follower saw everything: it may have met a file that was being removed.
+            if looked or last:
+                raise self._expired(view, lost) from error
+            return None
+        available = [info for level in files.values() for info in level]
+        return None if lost in missing_from(candidate, available) else candidate
 
     def _expired(self, view: View, lost: FileInfo) -> ViewExpired:
         hint = "restart the transaction to read the newest state"

@@ -24,6 +24,7 @@ from fastcrc.crc64 import go_iso
 
 from vfsstream.errors import OptionError
 from vfsstream.plan.files import FileInfo
+from vfsstream.vfs.positioned import read_at, write_at
 
 __all__ = ["DiskCache", "directory_for", "identity"]
 
@@ -120,7 +121,7 @@ class DiskCache:
             self._data = f"pages-{secrets.token_hex(8)}"
             for old in self.directory.glob("pages-*"):
                 old.unlink(missing_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
         self._descriptor = os.open(self.directory / self._data, flags, 0o600)
         self._write_description(found if self._fits(found) else {})
 
@@ -151,7 +152,7 @@ class DiskCache:
     def page(self, pgno: int, version: int) -> bytes | None:
         """The page at exactly this version, or ``None``."""
         try:
-            slot = os.pread(self._descriptor, self._slot, self._place(pgno))
+            slot = read_at(self._descriptor, self._slot, self._place(pgno))
         except OSError:
             return None
         if len(slot) != self._slot:
@@ -172,7 +173,7 @@ class DiskCache:
 
     def _record(self, pgno: int) -> tuple[int, int, int] | None:
         try:
-            record = os.pread(self._descriptor, RECORD.size, self._place(pgno))
+            record = read_at(self._descriptor, RECORD.size, self._place(pgno))
         except OSError:
             return None
         return RECORD.unpack(record) if len(record) == RECORD.size else None
@@ -189,7 +190,7 @@ class DiskCache:
             if self._descriptor < 0:
                 return
             try:
-                os.pwrite(self._descriptor, slot, self._place(pgno))
+                write_at(self._descriptor, slot, self._place(pgno))
             except OSError:
                 self.full = True
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from vfsstream.ltx.names import LEVELS, SNAPSHOT_LEVEL
 from vfsstream.plan.files import FileInfo
 
-__all__ = ["Pace", "another_history", "bridge", "due_levels", "poll_interval"]
+__all__ = ["Pace", "another_history", "bridge", "due_levels", "poll_interval", "probe_due", "stall_pause"]
 
 QUIET_POLLS = 10
 """So many polls without news before the pause begins to grow."""
@@ -34,6 +34,23 @@ def poll_interval(pace: Pace, quiet: int) -> float:
     if quiet <= QUIET_POLLS:
         return pace.interval
     return min(pace.interval * 2.0 ** min(quiet - QUIET_POLLS, 32), max(pace.max_interval, pace.interval))
+
+
+FIRST_PROBE, PROBE_EVERY = 2, 20
+
+
+def probe_due(quiet: int) -> bool:
+    """Whether a look that found nothing, the ``quiet``-th in a row, should ask for the transaction after the next.
+
+    If that one exists, the next is missing: a gap, which the predicted name alone never shows. Asked once soon after
+    news, when more is likely, and then rarely: an idle reader shall cost no second request.
+    """
+    return quiet == FIRST_PROBE or quiet % PROBE_EVERY == 0
+
+
+def stall_pause(pace: Pace, tries: int) -> float:
+    """The pause before a gap is looked at again after ``tries`` listings that did not close it."""
+    return min(pace.interval * 2.0 ** min(tries, 32), pace.relist)
 
 
 def level_interval(pace: Pace, level: int, active: bool) -> float:

@@ -8,12 +8,22 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vfsstream.errors import AccessDenied, CorruptError, DeadlineExceeded, NotFound, VfsstreamError
+from vfsstream.ltx.header import HEADER_SIZE
 from vfsstream.ltx.names import LEVELS, TXID
 from vfsstream.plan.files import FileInfo
-from vfsstream.vfs.follow import Pace, another_history, bridge, due_levels, poll_interval
+from vfsstream.vfs.follow import (
+    Pace,
+    another_history,
+    bridge,
+    due_levels,
+    poll_interval,
+    probe_due,
+    stall_pause,
+)
 from vfsstream.vfs.opening import WHOLE, LoadedFile, load_file, load_whole, read_plan_files
 from vfsstream.vfs.pagemap import advance, files_in_use
 from vfsstream.vfs.planning import incoming, open_view, yield_now
@@ -25,8 +35,26 @@ __all__ = ["Follower"]
 
 logger = logging.getLogger("vfsstream.vfs")
 
+CLOSES = "a snapshot, or a compacted file over the missing transactions, will close the gap"
 SLEEP_GAP = 30.0
 """The process was suspended for longer than this: level 0 may have been pruned meanwhile, so list first."""
+
+
+@dataclass(slots=True)
+class Gap:
+    """No file continues the view, but later ones exist.
+
+    Attributes:
+        txid: of the view that cannot go on.
+        text: what is missing.
+        tries: listings that did not close it.
+        due: monotonic time of the next one.
+    """
+
+    txid: int
+    text: str
+    tries: int
+    due: float
 
 
 class Follower:
@@ -51,6 +79,7 @@ class Follower:
         self._quiet = 0
         self._active = False
         self._suspect: str | None = None
+        self._gap: Gap | None = None
         self._listed = dict.fromkeys(LEVELS, time.monotonic())
         self._seen = {level: max((info.max_txid for info in files[level]), default=0) for level in files}
         self._logged: dict[str, float] = {}
@@ -109,7 +138,12 @@ class Follower:
 
     def stats(self) -> dict[str, object]:
         """Counters and the state of the last look."""
-        return {**self._count, "lag": time.monotonic() - self.last_success, "last_error": self.last_error}
+        return {
+            **self._count,
+            "lag": time.monotonic() - self.last_success,
+            "last_error": self.last_error,
+            "stalled": None if self._gap is None else self._gap.text,
+        }
 
     # The thread.
 
@@ -126,7 +160,9 @@ class Follower:
                 ticket, full, self._full = self._wanted, self._full, False
             slept = time.monotonic() - last
             last = time.monotonic()
-            self._look(full or slept > self._pace.max_interval + SLEEP_GAP)
+            # After a sleep or an outage level 0 may have been pruned: only a listing tells what is there.
+            unseen = max(slept, last - self.last_success)
+            self._look(full or unseen > self._pace.max_interval + SLEEP_GAP)
             with self._state:
                 self._done = ticket
                 self._state.notify_all()
@@ -168,17 +204,46 @@ class Follower:
 
     def _step(self, full: bool) -> None:
         due = list(LEVELS) if full else due_levels(self._pace, time.monotonic(), self._listed, self._active)
-        if self._predict and 0 not in due:
-            while self._predicted() and not self._stopping:
-                pass
-        elif full:
+        if full:
             self._relist()
             return
+        if self._predict and 0 not in due:
+            self._follow_by_name()
         else:
             self._list_next()
         for level in due:
             if level > 0:
                 self._list_compacted(level)
+        self._look_at_gap()
+
+    def _follow_by_name(self) -> None:
+        moved = False
+        while not self._stopping and self._predicted():
+            moved = True
+        if not moved and self._gap is None and probe_due(self._quiet + 1) and self._is_there(2):
+            self._count["gaps"] += 1
+            self._relist()
+
+    def _is_there(self, ahead: int) -> bool:
+        """Whether a transaction so far ahead has a file of its own."""
+        txid = TXID(self._database.current.view.txid + ahead)
+        try:
+            self._replica.fetch(FileInfo(txid, txid, 0, 0), 0, HEADER_SIZE)
+        except (NotFound, AccessDenied):
+            return False
+        return True
+
+    def _look_at_gap(self) -> None:
+        """A look that cannot go on is no success: the lag grows, and the reason is told."""
+        gap = self._gap
+        if gap is None:
+            return
+        if self._database.current.view.txid != gap.txid:
+            self._gap = None
+        elif time.monotonic() >= gap.due:
+            self._relist()
+        else:
+            raise CorruptError(gap.text, hint=CLOSES)
 
     def _predicted(self) -> bool:
         """Ask for the file of the next transaction by name."""
@@ -269,12 +334,13 @@ class Follower:
     def _check_reached(self, files: Mapping[int, Sequence[FileInfo]]) -> None:
         txid = self._database.current.view.txid
         beyond = [info for level in files.values() for info in level if info.min_txid > txid + 1]
-        if beyond:
-            first = min(beyond)
-            raise CorruptError(
-                f"{self._replica.describe()}: no file continues TXID {txid}, the next is {first}",
-                hint="a snapshot will close the gap",
-            )
+        if not beyond:
+            self._gap = None
+            return
+        tries = self._gap.tries + 1 if self._gap is not None and self._gap.txid == txid else 0
+        text = f"{self._replica.describe()}: no file continues TXID {txid}, the next is {min(beyond)}"
+        self._gap = Gap(txid, text, tries, time.monotonic() + stall_pause(self._pace, tries))
+        raise CorruptError(text, hint=CLOSES)
 
     def _restart(self, reason: str) -> None:
         """A listing may lag behind on some stores: believe it only when it says so twice."""
@@ -289,4 +355,5 @@ class Follower:
         self._seen = {
             level: max((info.max_txid for info in found), default=0) for level, found in opened.files.items()
         }
+        self._gap = None
         self._database.restart(opened)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
+from vfsstream.errors import OptionError
 from vfsstream.replica import Replica
 from vfsstream.vfs.diskcache import DiskCache, directory_for
 from vfsstream.vfs.hydrate import Hydrator, RangeGiver
@@ -73,6 +75,19 @@ class LocalPages:
             self.disk.close()
 
 
+def require_locks() -> None:
+    """Refuse to hydrate where a local copy cannot be changed under SQLite's locks.
+
+    Raises:
+        OptionError: this system has no POSIX file locks.
+    """
+    if find_spec("fcntl") is None:
+        raise OptionError(
+            "hydration_enabled: this system has no POSIX file locks, under which the copy is kept up to date",
+            hint="cache_dir= keeps pages locally without them",
+        )
+
+
 def open_local(engine: Engine, view: View) -> LocalPages:
     """The local files that the options ask for.
 
@@ -84,6 +99,7 @@ def open_local(engine: Engine, view: View) -> LocalPages:
         directory = directory_for(options.cache_dir, engine.replica.describe())
         disk = DiskCache(directory, view.page_size, options.disk_cache_size, view.files)
     if options.hydration_enabled:
+        require_locks()
         path = Path(options.hydration_path).expanduser().absolute() if options.hydration_path else None
         hydrator = Hydrator(engine, view, path)
         hydrator.start()

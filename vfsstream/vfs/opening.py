@@ -6,8 +6,7 @@ enough for the page index, and only a wrong guess costs another request.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +14,7 @@ from vfsstream.errors import LtxError, StoreError
 from vfsstream.ltx import HEADER_SIZE, Header, PageIndex, index_start
 from vfsstream.plan.files import FileInfo
 from vfsstream.replica import Replica
+from vfsstream.replica.parallel import side_by_side
 
 __all__ = ["IndexStore", "LoadedFile", "load_file", "load_whole", "read_plan_files"]
 
@@ -74,7 +74,6 @@ def load_file(replica: Replica, info: FileInfo) -> LoadedFile:
 def read_plan_files(
     replica: Replica,
     infos: Sequence[FileInfo],
-    pool: ThreadPoolExecutor | None = None,
     index_cache: IndexStore | None = None,
 ) -> list[LoadedFile]:
     """Headers and indexes of several files, read in parallel, in the order of ``infos``.
@@ -89,22 +88,12 @@ def read_plan_files(
     """
     known = {info: found for info in infos if (found := _known(replica, info, index_cache)) is not None}
     missing = [info for info in infos if info not in known]
-    if pool is not None:
-        known.update(_read(replica, missing, pool.map, index_cache))
-    elif missing == [info for info in missing[:1] if info.size <= WHOLE]:
-        known.update(_read(replica, missing, map, index_cache))
-    else:
-        workers = min(WORKERS, 2 * len(missing))
-        with ThreadPoolExecutor(workers, thread_name_prefix="vfsstream-open") as own:
-            known.update(_read(replica, missing, own.map, index_cache))
+    known.update(_read(replica, missing, index_cache))
     return [known[info] for info in infos]
 
 
-Mapper = Callable[[Callable[[tuple[FileInfo, int]], bytes], Iterable[tuple[FileInfo, int]]], Iterable[bytes]]
-
-
 def _read(
-    replica: Replica, infos: Sequence[FileInfo], mapper: Mapper, index_cache: IndexStore | None
+    replica: Replica, infos: Sequence[FileInfo], index_cache: IndexStore | None
 ) -> dict[FileInfo, LoadedFile]:
     """All heads and tails in one round, then what a tail was too short for."""
     wanted = [(info, offset) for info in infos for offset in ((0,) if info.size <= WHOLE else (0, -_tail(info)))]
@@ -120,7 +109,7 @@ def _read(
             )
         return data
 
-    parts = iter(mapper(fetch, wanted))
+    parts = iter(side_by_side(fetch, wanted, WORKERS, "open"))
     loaded = {}
     for info in infos:
         head = next(parts)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ from vfsstream.ltx.names import TXID
 from vfsstream.plan import restore_plan
 from vfsstream.plan.files import FileInfo
 from vfsstream.replica import Replica
+from vfsstream.replica.parallel import side_by_side
 from vfsstream.vfs.opening import IndexStore, LoadedFile, read_plan_files
 from vfsstream.vfs.pagemap import Incoming, build
 from vfsstream.vfs.view import View
@@ -106,9 +106,8 @@ def older_than(
     if not any(files.values()):
         raise ReplicaEmpty(f"{replica.describe()}: no LTX files")
     levels = [level for level in files if files[level]]
-    with ThreadPoolExecutor(len(levels), thread_name_prefix="vfsstream-time") as pool:
-        counts = pool.map(lambda level: _count_older(replica, files[level], moment), levels)
-        older = {level: files[level][:count] for level, count in zip(levels, counts, strict=True)}
+    counts = side_by_side(lambda level: _count_older(replica, files[level], moment), levels, len(levels), "time")
+    older = {level: files[level][:count] for level, count in zip(levels, counts, strict=True)}
     if not any(older.values()):
         first = min(
             (level_files[0] for level_files in files.values() if level_files), key=lambda info: info.max_txid

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Callable
 from heapq import heappop, heappush
 
@@ -54,12 +55,13 @@ class Pool:
                 _, _, job = heappop(self._jobs)
             job()
 
-    def close(self, timeout: float = 5.0) -> None:
-        """Drop what has not begun; wait at most ``timeout`` seconds for what has."""
+    def close(self, timeout: float = 2.0) -> None:
+        """Drop what has not begun; wait at most ``timeout`` seconds, in all, for what has."""
+        end = time.monotonic() + timeout
         self.closing.set()
         with self._condition:
             self._jobs.clear()
             self._condition.notify_all()
         for thread in self._threads:
             if thread is not threading.current_thread():
-                thread.join(timeout)
+                thread.join(max(0.0, end - time.monotonic()))

@@ -5,15 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as NotYet
+from contextlib import suppress
+from functools import partial
 from typing import Protocol, TypeVar
 
 from cachetools import LRUCache
 
-from vfsstream.errors import DeadlineExceeded, NotFound, StoreError
+from vfsstream.errors import DeadlineExceeded, Interrupted, NotFound, StoreError
 from vfsstream.ltx import decode_frame
 from vfsstream.replica import Replica
+from vfsstream.vfs.pool import Pool
 from vfsstream.vfs.view import Place, View
 
 __all__ = ["Frame", "PageSource", "SimpleSource", "await_future"]
@@ -115,7 +118,7 @@ class SimpleSource:
         self._lock = threading.Lock()
         self._cache: LRUCache[tuple[int, int], bytes] = LRUCache(self._cache_size, getsizeof=len)
         self._flights: dict[tuple[int, int], Future[bytes]] = {}
-        self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="vfsstream-fetch")
+        self._pool = Pool(self._workers, "fetch")
 
     def hot(self, pgno: int, version: int) -> bytes | None:
         with self._lock:
@@ -136,17 +139,25 @@ class SimpleSource:
             future = self._flights.get(key)
             first = future is None
             if future is None:
-                future = self._flights[key] = self._pool.submit(self._fetch, view, pgno, place)
+                future = self._flights[key] = Future()
             self._count["waits"] += 1
-        if first:  # outside the lock: a future that is done already calls back at once
-            future.add_done_callback(lambda done: self._landed(key, done))
+        if first:
+            self._pool.submit(partial(self._fly, future, key, view, place))
         return await_future(future, self._deadline, check, f"page {pgno} of {view.files[place.file]}")
+
+    def _fly(self, future: Future[bytes], key: tuple[int, int], view: View, place: Place) -> None:
+        with suppress(InvalidStateError):  # closed meanwhile
+            try:
+                future.set_result(self._fetch(view, key[0], place))
+            except Exception as error:
+                future.set_exception(error)
+        self._landed(key, future)
 
     def _landed(self, key: tuple[int, int], future: Future[bytes]) -> None:
         with self._lock:
             if self._flights.get(key) is future:
                 del self._flights[key]
-            if future.cancelled() or future.exception() is not None:
+            if future.exception() is not None:
                 return
             page = future.result()
             if len(page) <= self._cache_size:
@@ -168,10 +179,11 @@ class SimpleSource:
                 raise
             except StoreError as error:
                 pause = 0.05 * 2**attempt
-                if not error.retryable or attempt == self.ATTEMPTS or time.monotonic() + pause > end:
+                given_up = attempt == self.ATTEMPTS or time.monotonic() + pause > end
+                if not error.retryable or given_up or self._pool.closing.is_set():
                     raise
                 self._count["retries"] += 1
-                time.sleep(pause)
+                self._pool.closing.wait(pause)
         raise AssertionError("unreachable")
 
     def begin(self) -> None:
@@ -193,4 +205,9 @@ class SimpleSource:
         return 0.0, ""
 
     def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.close()
+        with self._lock:
+            waiting, self._flights = list(self._flights.values()), {}
+        for future in waiting:
+            with suppress(InvalidStateError):
+                future.set_exception(Interrupted("the database was closed"))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from bisect import bisect_right
 from collections.abc import Sequence
 
 from vfsstream.plan.files import FileInfo
 from vfsstream.vfs.flight import Flight
+from vfsstream.vfs.positioned import read_at, write_at
 
 __all__ = ["Spill"]
 
@@ -51,12 +51,12 @@ class Spill:
 
     def store(self, flight: Flight, data: bytes) -> None:
         """Write a range; the flight then ends without bytes in memory."""
-        os.pwrite(self._file.fileno(), data, self._positions[self.flights.index(flight)])
+        write_at(self._file.fileno(), data, self._positions[self.flights.index(flight)])
 
     def read(self, number: int, offset: int, size: int) -> bytes:
         """Bytes of a flight that has arrived."""
         begin = self._positions[number] + offset - self.flights[number].range.offset
-        return os.pread(self._file.fileno(), size, begin)
+        return read_at(self._file.fileno(), size, begin)
 
     def close(self) -> None:
         """Give the disk space back."""
