@@ -129,7 +129,7 @@ class Database(LocalDatabase):
             self._close_local()
             if self._owns_replica:
                 self.replica.close()
-        uploaded = error is None and reached is not None and reached >= position
+        uploaded = error is None and reached is not None and reached >= position and not self.needs_snapshot
         return CloseResult(uploaded, position, reached, error)
 
     def _final_sync(self, deadline: float) -> VfsstreamError | None:
@@ -140,6 +140,8 @@ class Database(LocalDatabase):
                 self.sync()
                 if self._position > 0:
                     self.upload()
+                if not stop.is_set():
+                    self.ensure_base(deadline)
                 return None
             except ConflictError as failure:
                 return failure
@@ -271,6 +273,20 @@ class Database(LocalDatabase):
             if time.monotonic() >= deadline:
                 raise DeadlineExceeded(f"{self.path} was not replicated within {timeout:g} seconds")
             time.sleep(0.05)
+
+    def ensure_base(self, deadline: float | None = None) -> None:
+        """Write a snapshot if the replica has no base from which the position can be restored.
+
+        Args:
+            deadline: a value of ``time.monotonic()`` at which to give up.
+
+        Raises:
+            StoreError, DatabaseError, DeadlineExceeded: it was not written.
+        """
+        from vfsstream.replicate.snapshot import snapshot_from_database
+
+        if self.needs_snapshot:
+            self.snapshot_written(snapshot_from_database(self, deadline=deadline).max_txid)
 
     def snapshot_written(self, txid: int) -> None:
         """A snapshot at ``txid`` reached the replica, so that it has a base again."""

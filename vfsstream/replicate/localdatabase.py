@@ -19,7 +19,7 @@ from vfsstream.replicate.capture import Capture
 from vfsstream.replicate.checkpoint import Pacing, Situation, checkpoint, is_due
 from vfsstream.replicate.events import CheckpointResult, Observer
 from vfsstream.replicate.image import Pages
-from vfsstream.replicate.localfiles import LocalFiles, meta_path_for
+from vfsstream.replicate.localfiles import LocalFiles, disk_errors, meta_path_for
 from vfsstream.replicate.publish import Written
 from vfsstream.replicate.settings import Settings
 from vfsstream.replicate.source import Source
@@ -75,12 +75,13 @@ class LocalDatabase:
 
     def _open_local(self) -> None:
         """Take the lock of the meta directory."""
-        if self.path.is_dir():
-            raise DatabaseError(f"{self.path} is a directory, not a database")
-        if self.path.exists() and not os.access(self.path, os.R_OK | os.W_OK):
-            raise DatabaseError(f"{self.path} is not readable and writable for this user")
-        if not self.path.parent.is_dir():
-            raise DatabaseError(f"directory {self.path.parent} does not exist")
+        with disk_errors("open", self.path):
+            if self.path.is_dir():
+                raise DatabaseError(f"{self.path} is a directory, not a database")
+            if self.path.exists() and not os.access(self.path, os.R_OK | os.W_OK):
+                raise DatabaseError(f"{self.path} is not readable and writable for this user")
+            if not self.path.parent.is_dir():
+                raise DatabaseError(f"directory {self.path.parent} does not exist")
         self.local.prepare()
         self.local.lock()
         self._position = self.local.highest()

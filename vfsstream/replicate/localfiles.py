@@ -8,13 +8,17 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from vfsstream.errors import DatabaseError, DiskFull
+from vfsstream.errors import DatabaseError, DiskFull, LtxError
 from vfsstream.ltx.names import TXID, format_name, parse_name
 from vfsstream.plan.files import FileInfo
 from vfsstream.stores.file import sync_directory
+
+if TYPE_CHECKING:
+    from vfsstream.ltx import Header
 
 __all__ = ["LocalFiles", "disk_errors", "meta_path_for", "replace_file"]
 
@@ -142,16 +146,23 @@ class LocalFiles:
         return max((high for _, high in spans), default=TXID(0))
 
     def infos(self) -> list[FileInfo]:
-        """All local files with size and header time, ascending."""
+        """All local files with size and header time, ascending; without those whose header is damaged."""
+        return [_info(header, size) for header, size in self._headers()]
+
+    def last_page_size_change(self) -> TXID | None:
+        """The newest file whose pages have another size than those of the file before it."""
+        headers = [header for header, _ in self._headers()]
+        changed = [later.min_txid for earlier, later in pairwise(headers) if earlier.page_size != later.page_size]
+        return max(changed, default=None)
+
+    def _headers(self) -> Iterator[tuple[Header, int]]:
         from vfsstream.ltx import HEADER_SIZE, Header
 
-        found = []
         for txid in self.txids():
-            with contextlib.suppress(FileNotFoundError), open(self.path(txid), "rb") as file:
-                header = Header.unpack(file.read(HEADER_SIZE), name=str(self.path(txid)))
-                created = datetime.fromtimestamp(header.timestamp / 1000, UTC)
-                found.append(FileInfo(txid, txid, 0, os.fstat(file.fileno()).st_size, created, True))
-        return found
+            path = self.path(txid)
+            with contextlib.suppress(FileNotFoundError, LtxError), open(path, "rb") as file:
+                header = Header.unpack(file.read(HEADER_SIZE), name=str(path))
+                yield header, os.fstat(file.fileno()).st_size
 
     def write(self, txid: int, produce: Callable[[BinaryIO], bool]) -> int | None:
         """Write the file of a TXID; it appears under its name complete and durable, or not at all.
@@ -200,6 +211,11 @@ class LocalFiles:
         if os.geteuid() == 0:
             with contextlib.suppress(OSError):
                 os.chown(path, owner.st_uid, owner.st_gid)
+
+
+def _info(header: Header, size: int) -> FileInfo:
+    created = datetime.fromtimestamp(header.timestamp / 1000, UTC)
+    return FileInfo(header.min_txid, header.max_txid, 0, size, created, True)
 
 
 class _Whole:

@@ -218,10 +218,7 @@ class Replicator:
 
 def ensure_base(database: Database) -> None:
     """Write a snapshot if the replica has no base from which the position can be restored."""
-    from vfsstream.replicate.snapshot import snapshot_from_database
-
-    if database.needs_snapshot:
-        database.snapshot_written(snapshot_from_database(database).max_txid)
+    database.ensure_base()
 
 
 def once(database: Database, timeout: float = 30.0) -> TXID:

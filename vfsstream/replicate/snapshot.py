@@ -7,10 +7,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from vfsstream.errors import LtxError, MissingError
+from vfsstream.errors import DeadlineExceeded, LtxError, MissingError
 from vfsstream.ltx.encoder import encode
 from vfsstream.ltx.names import SNAPSHOT_LEVEL
 from vfsstream.plan.files import FileInfo
@@ -19,6 +20,7 @@ from vfsstream.replicate.catalogue import Catalogue
 from vfsstream.replicate.compactor import Compactor
 
 if TYPE_CHECKING:
+    from vfsstream.replicate.image import Pages
     from vfsstream.replicate.maintenance import Maintained
 
 __all__ = ["SnapshotWay", "snapshot_from_database", "take_snapshot"]
@@ -68,13 +70,28 @@ def take_snapshot(
     return snapshot_from_database(database, compactor), "database"
 
 
-def snapshot_from_database(database: Maintained, compactor: Compactor | None = None) -> FileInfo:
-    """Read every page of the live database once and write it as a snapshot of its position."""
+def snapshot_from_database(
+    database: Maintained, compactor: Compactor | None = None, deadline: float | None = None
+) -> FileInfo:
+    """Read every page of the live database once and write it as a snapshot of its position.
+
+    Args:
+        deadline: a value of ``time.monotonic()`` at which to give up.
+
+    Raises:
+        DeadlineExceeded: not finished in time; nothing was written.
+    """
     compactor = compactor or Compactor(database.replica)
     with database.snapshot_pages() as (header, pages):
-        return compactor.write(
-            SNAPSHOT_LEVEL, header.min_txid, header.max_txid, encode(header, pages), header.timestamp
-        )
+        content = encode(header, pages if deadline is None else _until(deadline, pages, database))
+        return compactor.write(SNAPSHOT_LEVEL, header.min_txid, header.max_txid, content, header.timestamp)
+
+
+def _until(deadline: float, pages: Pages, database: Maintained) -> Pages:
+    for page in pages:
+        if time.monotonic() > deadline:
+            raise DeadlineExceeded(f"no time left for a snapshot of {database.path}")
+        yield page
 
 
 def _continues(level_0: Sequence[FileInfo], full: FileInfo) -> bool:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
-from vfsstream.errors import AlreadyExists, ForkDetected, Interrupted, NotFound, StoreError
+from vfsstream.errors import AlreadyExists, ForkDetected, Interrupted, LtxError, NotFound, StoreError
 from vfsstream.ltx import HEADER_SIZE, TRAILER_SIZE, Decoder, Header
-from vfsstream.ltx.names import LEVELS, TXID
+from vfsstream.ltx.names import LEVELS, SNAPSHOT_LEVEL, TXID
 from vfsstream.plan.files import FileInfo
 from vfsstream.replica import Replica
 from vfsstream.replicate.lease import Lease
@@ -114,13 +114,18 @@ class Uploader:
             self.listing, self.position, self.needs_snapshot = remote, above, True
             return
         self.listing = remote
-        self.needs_snapshot = self.needs_snapshot or standing.needs_snapshot
+        self.needs_snapshot |= standing.needs_snapshot or self._lacks_base_of_page_size(remote)
         self.position = position
         self._unmet.unlink(missing_ok=True)
         if standing.missing:
             self.position = TXID(standing.missing[0] - 1)
             self._send([txid for txid in standing.missing if txid <= position])
             self.position = position
+
+    def _lacks_base_of_page_size(self, remote: dict[int, list[FileInfo]]) -> bool:
+        """The page size changed, and a crash came before the snapshot without which nothing after it restores."""
+        changed = self.local.last_page_size_change()
+        return changed is not None and all(info.max_txid < changed for info in remote.get(SNAPSHOT_LEVEL, ()))
 
     def _page_size_of(self, remote: dict[int, list[FileInfo]], txid: TXID) -> int | None:
         for files in remote.values():
@@ -174,6 +179,13 @@ class Uploader:
                 self._verify(txid)
         except FileNotFoundError as error:
             raise StoreError(f"{path} vanished before it was uploaded", retryable=True) from error
+        except LtxError as error:
+            self.local.set_aside(txid)
+            self.forget_contact()
+            raise StoreError(
+                f"{path} was damaged before it was uploaded ({error.message}); a snapshot takes its place",
+                retryable=True,
+            ) from error
         self._at_point("upload:before-put")
         absent = self.replica.store.capabilities.can_put_if_absent
         stamp = header.timestamp

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import select
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +30,8 @@ TEMP_SUFFIX = ".tmp"
 """Ends the name of every unfinished file; never listed."""
 
 _CHUNK = 1 << 20
+_OWN_TEMP = re.compile(r".+\.[0-9]+\.[0-9a-f]{8}" + re.escape(TEMP_SUFFIX))
+_DAY = 86400.0
 
 
 class FileStore(Store):
@@ -51,6 +55,7 @@ class FileStore(Store):
     def __init__(self, root: str | os.PathLike[str], *, mode: int = 0o600) -> None:
         self.root = Path(root).absolute()
         self.mode = mode
+        self._swept: dict[Path, float] = {}
 
     def _path(self, key: str) -> Path:
         if any(part in ("", ".", "..") for part in key.split("/")) or "\0" in key:
@@ -126,6 +131,7 @@ class FileStore(Store):
         temp = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}{TEMP_SUFFIX}")
         try:
             self._make_directories(path.parent)
+            self._sweep(path.parent)
             try:
                 self._write(temp, source, (metadata or {}).get(TIMESTAMP))
                 self._publish(temp, path, key, if_absent)
@@ -170,6 +176,19 @@ class FileStore(Store):
             with contextlib.suppress(FileExistsError):
                 path.mkdir(mode=mode)
                 sync_directory(path.parent)
+
+    def _sweep(self, directory: Path) -> None:
+        """Once a day: remove what killed writers left unfinished more than a day ago."""
+        now = time.time()
+        if now - self._swept.get(directory, 0.0) < _DAY:
+            return
+        self._swept[directory] = now
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if _OWN_TEMP.fullmatch(entry.name):
+                    with contextlib.suppress(OSError):  # not the modification time, which writers set
+                        if entry.stat().st_ctime < now - _DAY:
+                            os.unlink(entry.path)
 
     def delete(self, keys: Iterable[str]) -> None:
         denied: OSError | None = None
