@@ -4,6 +4,9 @@ Interior pages are taken apart when they pass by; from then on the next leaves o
 wherever in the file they lie. Two neighbouring leaves read one after the other start a run, which grows fourfold
 up to a limit and crosses from parent to parent. Leaves of an index lead to
 the leaves of its table in the same way.
+
+A whole level of interior pages is asked for only when lookups have paid enough for it: a program that reads one
+range, or everything, never needs it.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 
 from vfsstream.vfs.sqlitepage import (
@@ -34,6 +37,10 @@ SKIP = 4
 """Leaves a scan may jump over (they were in a cache that does not tell us) and still be the same run."""
 RUNS = 32
 DEPTH = 20
+SHARE = 16
+"""A level of interior pages is fetched when one in so many of them had to be waited for."""
+MOST_LEVEL = 8 << 20
+"""Bytes of interior pages fetched unasked; beyond it they come when they are needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +51,17 @@ class Siblings:
         pages: what comes next; empty when nothing is known.
         established: the order was seen, not supposed: worth requests of their own.
         covered: leaves that this run has asked for so far.
+        wanted: leaves that the run would ask for if all of them were known.
+        marker: the page whose first use continues the run; 0 = none.
+        uncles: the parents of what the run will want after that.
     """
 
     pages: tuple[int, ...]
     established: bool
     covered: int = 0
+    wanted: int = 0
+    marker: int = 0
+    uncles: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -78,6 +91,9 @@ class BtreePlanner:
         self._markers: dict[int, tuple[int, _Run]] = {}
         self._pending: dict[int, _Run] = {}
         self._leads = _Leads()
+        self._paid: dict[int, tuple[set[int], int]] = {}
+        self._levels: list[int] = []
+        self._unasked = 0
 
     @property
     def interior(self) -> list[int]:
@@ -110,6 +126,7 @@ class BtreePlanner:
         self._interior[pgno] = below
         for child in below:
             self._parent[child] = pgno
+        self._pay(pgno)
         self._keys.pop(pgno, None)
         self._tables.discard(pgno)
         if found == TABLE_INTERIOR:
@@ -118,6 +135,36 @@ class BtreePlanner:
         run = self._pending.pop(pgno, None)
         if run is not None:
             self._expected[below[0 if run.step > 0 else -1]] = run
+
+    def _pay(self, pgno: int) -> None:
+        """An interior page was read: in no order, and often enough, means that its whole level is worth having."""
+        place = self._place(pgno)
+        if place is None:
+            return
+        parent, index = place
+        level = self._interior[parent]
+        seen, paid = self._paid.get(parent, (set[int](), 0))
+        if seen.isdisjoint((index - 1, index + 1)):
+            paid += 1
+            if paid == max(2, len(level) // SHARE):
+                self.want(level)
+        seen.add(index)
+        self._paid[parent] = seen, paid
+
+    def want(self, pages: Iterable[int]) -> None:
+        """These interior pages are worth having."""
+        self._levels.extend(page for page in pages if page not in self._interior)
+
+    def take_levels(self, page_size: int) -> tuple[int, ...]:
+        """Interior pages worth fetching now that nobody asked for; each is named once."""
+        room = max(0, MOST_LEVEL // page_size - self._unasked)
+        pages, self._levels = tuple(self._levels[:room]), []
+        self._unasked += len(pages)
+        return pages
+
+    def forget(self, marker: int) -> None:
+        """Another takes over the run that goes on at this page."""
+        self._markers.pop(marker, None)
 
     def knows(self, pgno: int) -> bool:
         """Is the parent of this page known?"""
@@ -165,14 +212,24 @@ class BtreePlanner:
             return lead
         if not self.knows(pgno):
             return None
+        if self._parent[pgno] in self._paid:  # an interior page: leaves are read in order, their parents looked up
+            return Siblings((), established=False)
         run = self._expected.pop(pgno, None)
         if run is None:
-            ahead = tuple(_take(self.next_pages(pgno), guess))
-            self._expect(ahead[-1] if ahead else pgno, _Run(1, max(1, guess), 1 + len(ahead)))
-            if not ahead:
-                self._expect(pgno, _Run(-1, 1, 1), only=-1)
-            return Siblings(ahead, established=False)
+            self._expect(pgno, _Run(1, max(1, guess), 1))
+            self._expect(pgno, _Run(-1, 1, 1), only=-1)
+            return Siblings(tuple(_take(self.next_pages(pgno), guess)), established=False)
         return self._advance(pgno, run)
+
+    def came_along(self, pgno: int, pages: Container[int]) -> None:
+        """These pages were fetched with ``pgno`` on supposition: a run would show itself by a miss after them."""
+        end, count = pgno, 0
+        for page in self.next_pages(pgno):
+            if page not in pages:
+                break
+            end, count = page, count + 1
+        if count:
+            self._expect(end, _Run(1, count, 1 + count))
 
     def use(self, pgno: int) -> Siblings | None:
         """A page fetched ahead is used for the first time: what to fetch next, if it was a marker."""
@@ -188,13 +245,17 @@ class BtreePlanner:
         count = min(self.most, max(FIRST, run.count * GROWTH))
         pages = tuple(_take(self.next_pages(pgno, run.step), count))
         following = _Run(run.step, count, run.covered + len(pages))
-        end = pages[-1] if pages else pgno
+        end, marker = pages[-1] if pages else pgno, 0
+        uncles: tuple[int, ...] = ()
         self._expect(end, following, only=run.step)
         if pages and self._is_uncle(end, pgno):
             self._pending[end] = following
+            fanout = len(self._interior[self._parent[pgno]])
+            uncles = tuple(_take(self.next_pages(end, run.step), count // fanout + 1))
         elif len(pages) > 1:
-            self._mark(pages[len(pages) // 2], end, following)
-        return Siblings(pages, established=True, covered=following.covered)
+            marker = pages[len(pages) // 2]
+            self._mark(marker, end, following)
+        return Siblings(pages, True, following.covered, count, marker, uncles)
 
     def _is_uncle(self, page: int, pgno: int) -> bool:
         """Is ``page`` a parent of leaves not known yet, at which the walk from ``pgno`` ended?"""
@@ -235,8 +296,11 @@ class _Leads:
     """What the leaves read last point to: rowids of an index, heads of overflow chains."""
 
     LEAVES = 4
+    PATIENCE = 32
+    """Misses elsewhere after which a leaf of an index is taken to lead nowhere."""
 
     def __init__(self) -> None:
+        self._vain: dict[int, int] = {}
         self._rowids: OrderedDict[int, list[int]] = OrderedDict()
         self._heads: dict[int, list[int]] = {}
         self._position: dict[int, tuple[int, int]] = {}
@@ -245,8 +309,13 @@ class _Leads:
         if rowids:
             self._rowids[pgno] = rowids
             self._rowids.move_to_end(pgno)
+            self._vain[pgno] = 0
             while len(self._rowids) > self.LEAVES:
-                self._position.pop(self._rowids.popitem(last=False)[0], None)
+                self._drop(next(iter(self._rowids)))
+
+    def _drop(self, leaf: int) -> None:
+        del self._rowids[leaf], self._vain[leaf]
+        self._position.pop(leaf, None)
 
     def chains(self, heads: list[int]) -> None:
         if len(heads) > 1:
@@ -260,10 +329,14 @@ class _Leads:
         chains = self._heads.pop(pgno, None)
         if chains:
             return Siblings(tuple(chains[: self.LEAVES]), established=False)
-        for leaf, rowids in reversed(self._rowids.items()):
+        for leaf, rowids in reversed(list(self._rowids.items())):
             found = self._along(pgno, leaf, rowids, leaf_of, most)
             if found is not None:
+                self._vain[leaf] = 0
                 return found
+            self._vain[leaf] += 1
+            if self._vain[leaf] > self.PATIENCE:
+                self._drop(leaf)
         return None
 
     def _along(

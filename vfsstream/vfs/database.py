@@ -52,11 +52,12 @@ def index_cache_for(replica: Replica, options: Options) -> IndexCache | None:
 
 
 def frames_of(view: View, loaded: LoadedFile) -> Iterable[Frame]:
-    """The frames of a file that came whole, those that the view still shows."""
-    data = loaded.data
-    if data is None:
-        return
-    for pgno, offset, size in loaded.index:
+    """The frames that came along with a file's header, all of a small file's, those that the view still shows."""
+    data = loaded.head
+    index = loaded.index
+    stop = int((index.offset + index.size).searchsorted(len(data), "right"))
+    rows = zip(index.pgno[:stop].tolist(), index.offset[:stop].tolist(), index.size[:stop].tolist(), strict=True)
+    for pgno, offset, size in rows:
         version = view.version(pgno)
         if version == loaded.info.max_txid:
             yield pgno, version, data[offset : offset + size]
@@ -104,7 +105,7 @@ class Database:
     def _offer(self, moment: Moment, loaded: Iterable[LoadedFile]) -> None:
         budget = self.options.cache_size // 2
         for file in loaded:
-            if file.data is not None and (budget := budget - len(file.data)) >= 0:
+            if (budget := budget - len(file.head)) >= 0:
                 moment.source.offer(frames_of(moment.view, file))
 
     # Called by the follower's thread only.
@@ -112,7 +113,7 @@ class Database:
     def publish(self, view: View, loaded: LoadedFile | None) -> None:
         """Make a newer view of the same history current."""
         source = self.current.source
-        if loaded is not None and loaded.data is not None:
+        if loaded is not None:
             source.offer(frames_of(view, loaded))
         self.current = Moment(view, source)
         source.advanced(view)

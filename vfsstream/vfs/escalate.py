@@ -12,6 +12,10 @@ from dataclasses import dataclass
 __all__ = ["Escalation", "Link"]
 
 
+OWN_TIME = 0.001
+"""Seconds of our own time that a request costs beside its share of the waiting."""
+
+
 @dataclass(slots=True)
 class Link:
     """What the network does, measured: exponentially weighted, from the first values on.
@@ -54,6 +58,14 @@ class Escalation:
     def __init__(self, least: int = 48, period: float = 5.0, requests: int = 16) -> None:
         self.least, self.period, self.requests = least, period, requests
         self._misses: deque[float] = deque(maxlen=100_000)
+        self._pieces = 0
+
+    def asked(self, pieces: int) -> None:
+        """So many small requests were made beside the misses themselves."""
+        self._pieces += pieces
+
+    def _paid(self, link: Link) -> float:
+        return len(self._misses) * link.latency + self._pieces * (link.latency / self.requests + OWN_TIME)
 
     def scattered(self, now: float, link: Link, total: int) -> bool:
         """A miss out of any order; ``True`` when the rest should be streamed.
@@ -66,21 +78,21 @@ class Escalation:
         oldest = now - max(self.period, 2 * stream)
         while self._misses and self._misses[0] < oldest:
             self._misses.popleft()
-        paid = len(self._misses)
-        return paid >= self.least and paid * link.latency > 2 * stream
+        return len(self._misses) + self._pieces >= self.least and self._paid(link) > 2 * stream
 
     def in_order(self, covered: int, ranges: int, link: Link, total: int) -> bool:
         """A run in b-tree order needs ``ranges`` more requests after ``covered`` leaves; stream instead?
 
-        A run that has come so far is expected to go as far again; per request about a millisecond of our own
-        time is spent beside its share of the waiting.
+        A run that has come so far is expected to go as far again.
         """
+        stream = total / link.throughput
+        if self._pieces >= self.least and self._paid(link) > 2 * stream:
+            return True
         if ranges < self.least:
             return False
-        again = max(ranges, covered)
-        pieces = again * (link.latency / self.requests + 0.001)
-        return pieces > total / link.throughput
+        return max(ranges, covered) * (link.latency / self.requests + OWN_TIME) > stream
 
     def reset(self) -> None:
         """A new reading begins."""
         self._misses.clear()
+        self._pieces = 0

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
-from vfsstream.errors import DeadlineExceeded, LtxError, NotFound
+from vfsstream.errors import DeadlineExceeded, Interrupted, LtxError, NotFound
 from vfsstream.ltx import decode_frame
 from vfsstream.replica import Replica
+from vfsstream.vfs.btree import MOST_LEVEL
 from vfsstream.vfs.bulk import covering_ranges
 from vfsstream.vfs.cache import PageCache, Windows
 from vfsstream.vfs.escalate import Escalation
@@ -22,7 +23,7 @@ from vfsstream.vfs.interior import prefetch_interior
 from vfsstream.vfs.local import LocalPages, open_local
 from vfsstream.vfs.options import Options
 from vfsstream.vfs.planner import Plan, Planner
-from vfsstream.vfs.ranges import MAX_GAP, ByteRange, Frame, coalesce
+from vfsstream.vfs.ranges import ByteRange, Frame, coalesce
 from vfsstream.vfs.spill import Spill
 from vfsstream.vfs.transfer import DEMAND, GUESS, STREAM, Transfer
 from vfsstream.vfs.view import View
@@ -32,7 +33,6 @@ __all__ = ["FetchEngine"]
 ATTEMPTS = 3
 """Times that a frame which does not decode is fetched again before it is called damaged."""
 BULK_RANGE = 4 << 20
-INTERIOR_GAP = 16 << 10
 STREAM_DEADLINE = 600.0
 DEFAULT_BULK = 4 << 30
 
@@ -58,7 +58,8 @@ class FetchEngine:
         self._no_spill = False
         self._lock = threading.Lock()
         self._flights: dict[tuple[int, int], Flight] = {}
-        self._counts = {"waits": 0, "guessed_pages": 0, "used_ahead": 0, "streams": 0, "local_pages": 0}
+        self._counts = {"waits": 0, "guessed_pages": 0, "used_ahead": 0, "streams": 0}
+        self._counts |= {"local_pages": 0, "interior_pages": 0}
 
     # Reading
 
@@ -100,7 +101,7 @@ class FetchEngine:
         found = self.local.page(pgno, version)
         if found is not None:
             self._counts["local_pages"] += 1
-            self._keep(pgno, version, found, store=False)
+            self._keep(view, pgno, version, found, store=False)
             return found
         return self._spilled(view, pgno, version)
 
@@ -130,15 +131,18 @@ class FetchEngine:
         place = view.find(pgno)
         name = self.replica.key(view.files[place.file]) if place else None
         page = decode_frame(frame, view.page_size, pgno, name=name, offset=place.offset if place else None)
-        self._keep(pgno, version, page, store=True)
+        self._keep(view, pgno, version, page, store=True)
         return page
 
-    def _keep(self, pgno: int, version: int, page: bytes, *, store: bool) -> None:
+    def _keep(self, view: View, pgno: int, version: int, page: bytes, *, store: bool) -> None:
         with self._lock:
             pin = self.planner.page(pgno, page) if self.planner is not None else False
+            levels = self.planner.levels(len(page)) if self.planner is not None else ()
         self.cache.put(pgno, version, page, pin=pin)
         if store:
             self.local.store(pgno, version, page)
+        if levels:
+            self._learn(view, levels)
 
     # Planning
 
@@ -164,12 +168,13 @@ class FetchEngine:
             plan = planner.miss(pgno)
             ranges = self._ranges(view, plan, pgno)
             demanded = next(r for r in ranges if any(f.pgno == pgno for f in r.frames))
-            if not plan.established:
+            if not plan.established or self._under_stream:
                 ranges = [demanded]
+            self.escalation.asked(len(ranges) - 1)
             guessed = [f.pgno for r in ranges for f in r.frames if f.pgno != pgno]
             self._counts["guessed_pages"] += len(guessed)
             if not plan.established and guessed:
-                planner.guessed(guessed, count=planner.btree is not None and planner.btree.knows(pgno))
+                planner.guessed(pgno, guessed)
             flights = [self._register(view, r, end) for r in ranges]
             stream = self._should_stream(view, plan, len(ranges))
         for flight in flights:
@@ -182,14 +187,13 @@ class FetchEngine:
         """A page fetched ahead was used: go on fetching if that was the sign for it."""
         self._counts["used_ahead"] += 1
         with self._lock:
-            if self.planner is None:
-                return
-            plan = self.planner.use(pgno)
-            if plan is None:
+            plan = self.planner.use(pgno) if self.planner is not None else None
+            if plan is None or self._under_stream:
                 return
             end = time.monotonic() + self.options.deadline
             ranges = self._ranges(view, plan, 0)
             self._counts["guessed_pages"] += sum(len(r.frames) for r in ranges)
+            self.escalation.asked(len(ranges))
             flights = [self._register(view, r, end) for r in ranges]
             stream = self._should_stream(view, plan, len(ranges))
         for flight in flights:
@@ -197,11 +201,13 @@ class FetchEngine:
         if stream:
             self._stream(view)
 
-    def _ranges(self, view: View, plan: Plan, demanded: int, gap: int = MAX_GAP) -> list[ByteRange]:
+    def _ranges(self, view: View, plan: Plan, demanded: int) -> list[ByteRange]:
         """The ranges of a plan's pages that are not here and not under way; no more bytes than a window."""
-        left = self._window()
+        return self._missing(view, plan.pages, demanded, self._window())
+
+    def _missing(self, view: View, pages: Sequence[int], demanded: int, left: int) -> list[ByteRange]:
         frames: list[Frame] = []
-        for pgno in plan.pages:
+        for pgno in pages:
             if pgno > view.commit:
                 continue
             place = view.find(pgno)
@@ -211,7 +217,7 @@ class FetchEngine:
             if left < 0 and frames:
                 break
             frames.append(Frame(pgno, *place))
-        return coalesce(frames, gap)
+        return coalesce(frames)
 
     def _has(self, view: View, pgno: int, version: int) -> bool:
         key = (pgno, version)
@@ -241,13 +247,49 @@ class FetchEngine:
         end = time.monotonic() + self.options.deadline
         with self._lock:
             self._prepare(view)
-            ranges = self._ranges(view, Plan(pages, established=True), 0, INTERIOR_GAP)
-            flights = [self._register(view, r, end) for r in ranges]
+            flights = [self._register(view, r, end) for r in self._missing(view, pages, 0, self._window())]
         for flight in flights:
             self._send(view, flight, GUESS)
         for flight in flights:
             with suppress(Exception):
-                flight.wait("interior pages", check, time.monotonic, end)
+                flight.wait("pages", check, time.monotonic, end)
+
+    def check_open(self) -> None:
+        """For work of our own that waits.
+
+        Raises:
+            Interrupted: the engine is being closed.
+        """
+        if self.transfer.pool.closing.is_set():
+            raise Interrupted("the database was closed")
+
+    def requests_for(self, view: View, pages: Sequence[int]) -> int:
+        """How many requests it takes to have these pages."""
+        with self._lock:
+            return len(self._missing(view, pages, 0, MOST_LEVEL))
+
+    def _learn(self, view: View, pages: Sequence[int]) -> None:
+        """Fetch interior pages in the background; the planner knows them as soon as they are here."""
+        for pgno in pages:  # what came along with something else is only waiting to be looked at
+            if (pgno, view.version(pgno)) in self.windows:
+                with suppress(LtxError):
+                    self._here(view, pgno, view.version(pgno))
+        if self._under_stream:
+            return
+        end = time.monotonic() + self.options.deadline
+        with self._lock:
+            flights = [self._register(view, r, end) for r in self._missing(view, pages, 0, MOST_LEVEL)]
+            self.escalation.asked(len(flights))
+        self._counts["interior_pages"] += sum(len(flight.range.frames) for flight in flights)
+        for flight in flights:
+            self.transfer.submit(flight, view.files, partial(self._learned, view), GUESS)
+
+    def _learned(self, view: View, flight: Flight, data: bytes) -> bytes | None:
+        self._landed(flight, data)
+        for frame in flight.range.frames if data else ():
+            with suppress(LtxError):
+                self._here(view, frame.pgno, frame.version)
+        return data
 
     # Streaming the whole database
 
@@ -256,6 +298,11 @@ class FetchEngine:
         flight = Flight(wanted, time.monotonic() + max(STREAM_DEADLINE, self.options.deadline))
         self.transfer.submit(flight, view.files, lambda _, data: data, STREAM)
         return flight
+
+    @property
+    def _under_stream(self) -> bool:
+        """Everything is here or on its way: nothing needs to be guessed."""
+        return self._spill is not None and not self._no_spill
 
     def _should_stream(self, view: View, plan: Plan, ranges: int) -> bool:
         assert self.planner is not None

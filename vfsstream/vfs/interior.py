@@ -12,8 +12,8 @@ from vfsstream.vfs.view import View
 
 __all__ = ["PageGiver", "interior_waves", "prefetch_interior"]
 
-MOST = 8 << 20
-"""Bytes of interior pages fetched unasked; beyond it they come when they are needed."""
+REQUESTS = 8
+"""What may be asked for unasked; larger levels come when lookups have paid enough for them."""
 
 
 class PageGiver(Protocol):
@@ -25,50 +25,64 @@ class PageGiver(Protocol):
     def read(self, view: View, pgno: int, check: Callable[[], None]) -> bytes | memoryview:
         """One page."""
 
+    def check_open(self) -> None:
+        """Raises when the engine is being closed."""
+
+    def requests_for(self, view: View, pages: Sequence[int]) -> int:
+        """How many requests it takes to have these pages."""
+
 
 def prefetch_interior(engine: PageGiver, view: View) -> None:
-    """Walk the interior pages of all trees; ends quietly when the replica cannot be read."""
-    budget = MOST // view.page_size
-
-    def nothing() -> None:
-        return None
+    """Walk the interior pages of all trees, as far as that is cheap; ends quietly when the replica cannot be read."""
+    left = REQUESTS
 
     def get(pages: Sequence[int]) -> dict[int, bytes | memoryview]:
+        nonlocal left
+        left -= engine.requests_for(view, pages)
         if len(pages) > 1:
-            engine.fetch_ahead(view, pages, nothing)
-        return {pgno: engine.read(view, pgno, nothing) for pgno in pages if view.find(pgno) is not None}
+            engine.fetch_ahead(view, pages, engine.check_open)
+        return {pgno: engine.read(view, pgno, engine.check_open) for pgno in pages if view.find(pgno) is not None}
+
+    def afford(pages: Sequence[int]) -> bool:
+        return engine.requests_for(view, pages) <= left
 
     with suppress(VfsstreamError):
-        for _ in interior_waves(get, view.commit, budget):
+        for _ in interior_waves(get, afford, view.commit):
             pass
 
 
 def interior_waves(
-    get: Callable[[Sequence[int]], dict[int, bytes | memoryview]], commit: int, budget: int
+    get: Callable[[Sequence[int]], dict[int, bytes | memoryview]],
+    afford: Callable[[Sequence[int]], bool],
+    commit: int,
 ) -> Iterator[list[int]]:
-    """Fetch roots, then level after level; yields the pages of each wave.
+    """Fetch roots, then level after level of every tree where that is cheap; yields the pages of each wave.
 
-    A level is fetched only when one child of each tree, probed first, is an interior page: the leaves are many.
+    A level is fetched only when one child, probed first, is an interior page: the leaves are many.
+
+    Args:
+        get: gives pages.
+        afford: may these be fetched?
     """
     roots = _roots(get, commit)
+    while roots and not afford(roots):
+        roots = roots[: len(roots) // 2]
     pages = get(roots)
     yield roots
-    while pages and budget > 0:
-        below = {p: list(children(p, page, commit)) for p, page in pages.items()}
-        probes = {p: child[0] for p, child in below.items() if child}
-        if not probes:
-            return
-        probed = get(list(probes.values()))
-        yield list(probes.values())
-        level = [
-            child
-            for p, probe in probes.items()
-            if kind(probe, probed.get(probe, b"\0" * 12)) in (INDEX_INTERIOR, TABLE_INTERIOR)
-            for child in below[p]
-        ][:budget]
-        budget -= len(level)
+    while pages:
+        level: list[int] = []
+        for pgno, page in pages.items():
+            below = list(children(pgno, page, commit))
+            if below and afford([*level, *below]) and _is_interior(get, below[0]):
+                level += below
         pages = get(level)
-        yield level
+        if level:
+            yield level
+
+
+def _is_interior(get: Callable[[Sequence[int]], dict[int, bytes | memoryview]], pgno: int) -> bool:
+    page = get([pgno]).get(pgno)
+    return page is not None and kind(pgno, page) in (INDEX_INTERIOR, TABLE_INTERIOR)
 
 
 def _roots(get: Callable[[Sequence[int]], dict[int, bytes | memoryview]], commit: int) -> list[int]:

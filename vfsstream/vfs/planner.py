@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
-from vfsstream.vfs.btree import BtreePlanner
-from vfsstream.vfs.readahead import ReadAhead
+from vfsstream.vfs.btree import BtreePlanner, Siblings
+from vfsstream.vfs.readahead import ReadAhead, Run
 from vfsstream.vfs.sqlitepage import INDEX_INTERIOR, TABLE_INTERIOR
 
 __all__ = ["MODES", "Plan", "Planner"]
@@ -27,6 +28,8 @@ MODES = {
 
 FIRST_WINDOW = 64 << 10
 REMEMBERED = 4096
+STRAIGHT = 8
+"""Leaves in a row from which on their page numbers tell whether key order is page order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,20 +91,37 @@ class Planner:
         if self.btree is not None:
             found = self.btree.miss(pgno, self.ahead.first.pages - 1)
             if found is not None:
+                run = self._in_page_order(found)
+                if run is not None:
+                    return Plan((pgno, *range(run.first, run.first + run.count)), established=True)
+                self.btree.want(found.uncles)
                 pages = (pgno, *found.pages)
                 return Plan(pages, found.established, not found.established, found.covered)
         known = self.ahead.expects(pgno)
         run = self.ahead.miss(pgno)
         return Plan(range(run.first, run.first + run.count), known, not known)
 
-    def guessed(self, pages: Sequence[int], *, count: bool) -> None:
-        """These pages are fetched although no order was seen.
+    def _in_page_order(self, found: Siblings) -> Run | None:
+        """A run in b-tree order that is one in the order of page numbers, too, needs no interior pages to go on."""
+        pages = found.pages
+        if self.btree is None or not found.established or len(pages) < STRAIGHT:
+            return None
+        known = pages[: len(pages) * 7 // 8]  # the last one may be the next parent, somewhere else
+        steps = sum(0 < after - before <= 2 for before, after in pairwise(known))
+        if steps < len(known) - 1 - len(known) // 8 or known[-1] <= known[0]:
+            return None
+        self.btree.forget(found.marker)
+        return self.ahead.adopt(pages[0], max(len(pages), found.wanted))
 
-        Args:
-            count: the read-ahead has not counted them itself.
-        """
-        if count:
+    def levels(self, page_size: int) -> Sequence[int]:
+        """Interior pages to fetch in the background, whatever else is read."""
+        return self.btree.take_levels(page_size) if self.btree is not None else ()
+
+    def guessed(self, pgno: int, pages: Sequence[int]) -> None:
+        """These pages are fetched with ``pgno`` although no order was seen."""
+        if self.btree is not None and self.btree.knows(pgno):  # else the read-ahead has counted them itself
             self.ahead.first.guessed(len(pages))
+            self.btree.came_along(pgno, set(pages))
         self._guesses.update(dict.fromkeys(pages))
         while len(self._guesses) > REMEMBERED:
             self._guesses.popitem(last=False)
@@ -113,6 +133,10 @@ class Planner:
         if self.btree is not None:
             found = self.btree.use(pgno)
             if found is not None and found.pages:
+                run = self._in_page_order(found)
+                if run is not None:
+                    return Plan(range(run.first, run.first + run.count), established=True)
+                self.btree.want(found.uncles)
                 return Plan(found.pages, established=True, covered=found.covered)
         run = self.ahead.use(pgno)
         return Plan(range(run.first, run.first + run.count), established=True) if run else None

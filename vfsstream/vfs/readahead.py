@@ -101,6 +101,12 @@ class ReadAhead:
         self._expect(following + count, count)
         return Run(following, count, self._mark(following, count))
 
+    def adopt(self, pgno: int, count: int) -> Run:
+        """Others saw that pages are read in their order from ``pgno`` on, ``count`` at a time: go on with them."""
+        count = max(1, min(self.most, count))
+        self._expect(pgno + count, count)
+        return Run(pgno, count, self._mark(pgno, count))
+
     def expects(self, pgno: int) -> bool:
         """Would a miss of this page continue a run?"""
         return any(pgno - back in self._expected for back in range(NEAR + 1))
