@@ -19,6 +19,8 @@ from tests.vfs.live import wait_until
 from vfsstream.ltx import Header, encode
 from vfsstream.vfs.registry import registry
 
+pytestmark = pytest.mark.xdist_group("ceilings")
+
 PAGES = 24_000
 ROWS = 212_000
 LATENCY = 0.002
