@@ -119,6 +119,16 @@ def test_a_conditional_put_never_replaces(store: Store) -> None:
     assert store.get(key(1)) == b"first"
 
 
+def test_a_conditional_put_in_parts_never_replaces(store: Store, kind: str) -> None:
+    if not store.capabilities.can_put_if_absent:
+        pytest.skip(f"{store.kind} has no conditional put")
+    data = os.urandom(TRAITS[kind].multipart + (1 << 20))
+    store.put(key(1), iter([data]), if_absent=True)
+    with pytest.raises(AlreadyExists, match=key(1)):
+        store.put(key(1), iter([data[::-1]]), if_absent=True)
+    assert store.get(key(1)) == data
+
+
 def test_a_conditional_put_has_one_winner(store: Store) -> None:
     if not store.capabilities.can_put_if_absent:
         pytest.skip(f"{store.kind} has no conditional put")

@@ -11,12 +11,15 @@ from tests.faults.front import Front
 
 @dataclass
 class Fault:
-    """What happens to the next ``times`` requests whose head holds ``match``.
+    """What happens to the next ``times`` requests in whose head ``match``, a pattern, is found.
 
     Attributes:
         status: answer this instead of asking the server.
         truncate: bytes of the body that arrive before the connection ends.
         slow: seconds before the answer.
+        lose: the server does what it is asked, and the connection ends without an answer.
+        shift: the answer is about a part so many bytes further on.
+        short: the answer is about a part that ends so many bytes earlier, and consistent in itself.
     """
 
     times: int
@@ -25,6 +28,9 @@ class Fault:
     truncate: int | None = None
     slow: float = 0.0
     headers: bytes = b""
+    lose: bool = False
+    shift: int = 0
+    short: int = 0
 
 
 class HttpFaults(Front):
@@ -49,7 +55,7 @@ class HttpFaults(Front):
     def _next(self, head: bytes) -> Fault | None:
         self.requests += 1
         for fault in self._faults:
-            if fault.times > 0 and fault.match in head:
+            if fault.times > 0 and re.search(fault.match, head):
                 fault.times -= 1
                 self.hits += 1
                 return fault
@@ -74,9 +80,30 @@ class HttpFaults(Front):
             head = re.sub(rb"(?i)\r\nconnection: [^\r]*", b"", head)
             upstream.write(head[:-2] + b"Connection: close\r\n\r\n" + body)
             await upstream.drain()
+            if fault is not None and (fault.lose or fault.shift or fault.short):
+                answer = await answers.read(-1)
+                if not fault.lose:
+                    writer.write(_other_part(answer, fault.shift, fault.short))
+                    await writer.drain()
+                return
             await _pass(answers, writer, fault.truncate if fault is not None else None)
         finally:
             upstream.close()
+
+
+def _other_part(answer: bytes, shift: int, short: int) -> bytes:
+    head, gap, body = answer.partition(b"\r\n\r\n")
+
+    def span(match: re.Match[bytes]) -> bytes:
+        return b"%s%d-%d/" % (match[1], int(match[2]) + shift, int(match[3]) + shift - short)
+
+    def length(match: re.Match[bytes]) -> bytes:
+        return b"%s%d" % (match[1], int(match[2]) - short)
+
+    assert b"content-range" in head.lower()
+    head = re.sub(rb"(?i)(content-range: *bytes +)(\d+)-(\d+)/", span, head)
+    head = re.sub(rb"(?i)(content-length: *)(\d+)", length, head)
+    return head + gap + body[: len(body) - short]
 
 
 async def _pass(answers: asyncio.StreamReader, writer: asyncio.StreamWriter, truncate: int | None) -> None:

@@ -17,7 +17,7 @@ from tests.conformance.targets import Place
 from tests.faults.http import Fault, HttpFaults
 from tests.faults.proxy import FaultProxy
 from tests.servers.fixtures import SERVERS
-from vfsstream.errors import DeadlineExceeded, NotFound, StoreError, VfsstreamError
+from vfsstream.errors import AlreadyExists, DeadlineExceeded, NotFound, StoreError, VfsstreamError
 from vfsstream.stores import Store
 from vfsstream.stores.retry import RetryPolicy
 from vfsstream.stores.url import open_store
@@ -190,6 +190,59 @@ def test_truncated_bodies_are_never_taken_for_whole(place: Place, monkeypatch: p
         front.add(Fault(times=1 << 30, truncate=100, match=b"GET"))
         with pytest.raises(StoreError):
             store.get(KEY)
+
+
+@pytest.mark.parametrize("fault", [{"shift": 7}, {"shift": -1}, {"short": 9}])
+def test_another_part_than_the_one_asked_for_is_never_taken(
+    place: Place, fault: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if place.name not in HTTP_KINDS:
+        pytest.skip("does not speak HTTP")
+    with place.open() as direct:
+        direct.put(KEY, DATA)
+    with HttpFaults(place.server.port) as front, moved(place, front.port, EAGER, monkeypatch) as store:
+        front.add(Fault(times=2, match=b"GET", **fault))  # type: ignore[arg-type]
+        assert store.get(KEY, 1000, 5000) == DATA[1000:6000]
+        front.add(Fault(times=2, match=b"GET", **fault))  # type: ignore[arg-type]
+        assert b"".join(store.stream(KEY, 1000)) == DATA[1000:]
+        assert front.hits == 4
+        front.add(Fault(times=1 << 30, match=b"GET", **fault))  # type: ignore[arg-type]
+        with pytest.raises(StoreError, match="the server sent bytes"):
+            store.get(KEY, 1000, 5000)
+
+
+LAST_WORD = {
+    "moto": (rb"PUT ", rb"POST .*\?uploadId="),
+    "radosgw": (rb"PUT ", rb"POST .*\?uploadId="),
+    "gcs": (rb"POST ", rb"PUT "),
+    "azurite": (rb"PUT ", rb"PUT .*comp=blocklist"),
+    "webdav": (rb"MOVE ", rb"PUT "),
+    "oss": (rb"PUT ", rb"POST .*\?uploadId="),
+}
+"""The request that makes a small object visible, and the one that makes a large one so."""
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_put_whose_answer_was_lost_is_known_as_ours(
+    place: Place, large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if place.name not in LAST_WORD:
+        pytest.skip("does not speak HTTP")
+    data = random.Random(2).randbytes(max(place.traits.multipart, 8 << 20) + (1 << 20)) if large else DATA
+    with HttpFaults(place.server.port) as front, moved(place, front.port, EAGER, monkeypatch) as store:
+        absent = store.capabilities.can_put_if_absent
+        if large and not absent:
+            pytest.skip("nothing tries a large put again")
+        front.add(Fault(times=1, match=LAST_WORD[place.name][large], lose=True))
+        source = (data[at : at + 700_001] for at in range(0, len(data), 700_001)) if large else data
+        assert store.put(KEY, source, if_absent=absent).size == len(data)
+        assert front.hits == 1
+        assert store.get(KEY) == data
+        if absent:
+            front.add(Fault(times=1, match=LAST_WORD[place.name][large], lose=True))
+            with pytest.raises(AlreadyExists):  # somebody else's, of the same size
+                store.put(KEY, data[::-1], if_absent=True)
+            assert store.get(KEY) == data
 
 
 KEPT = ("sftp", "nats", "webdav", "oss")

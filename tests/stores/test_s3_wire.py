@@ -51,13 +51,13 @@ def ranged(data: bytes, start: int, total: int) -> Reply:
 
 def test_every_read_carries_a_range_and_a_signature(line: Wire) -> None:
     store = opened(line)
-    for call, wanted in (
-        (lambda: store.get("0000/k"), "bytes=0-"),
-        (lambda: store.get("0000/k", 5), "bytes=5-"),
-        (lambda: store.get("0000/k", 5, 10), "bytes=5-14"),
-        (lambda: store.get("0000/k", -24), "bytes=-24"),
+    for call, wanted, part in (
+        (lambda: store.get("0000/k"), "bytes=0-", ranged(b"x" * 100, 0, 100)),
+        (lambda: store.get("0000/k", 5), "bytes=5-", ranged(b"x" * 95, 5, 100)),
+        (lambda: store.get("0000/k", 5, 10), "bytes=5-14", ranged(b"x" * 10, 5, 100)),
+        (lambda: store.get("0000/k", -24), "bytes=-24", ranged(b"x" * 24, 76, 100)),
     ):
-        line.script = [ranged(b"0123456789", 5, 100)]
+        line.script = [part]
         call()
         seen = line.last()
         assert (seen.method, seen.target) == ("GET", "/bkt/db/0000/k")
@@ -71,10 +71,10 @@ def test_connections_are_kept(line: Wire) -> None:
     store = opened(line)
     line.default = ranged(b"x" * 4096, 0, 10**6)
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda n: store.get("0000/k", n, 4096), range(200)))
+        list(pool.map(lambda _: store.get("0000/k", 0, 4096), range(200)))
     assert line.connections <= 8
     twin = opened(line)
-    twin.get("0000/other", 0, 10)
+    twin.get("0000/other", 0, 4096)
     assert line.connections <= 9, "stores of equal settings share their connections"
 
 
@@ -359,18 +359,34 @@ def test_amazon_gets_a_checksum_with_each_put(line: Wire) -> None:
     assert int.from_bytes(digest) == zlib.crc32(b"data")
 
 
-def test_an_upload_completed_by_a_try_whose_answer_was_lost(line: Wire) -> None:
+PART_TAG = "0" * 31 + "1"
+WHOLE_TAG = hashlib.md5(bytes.fromhex(PART_TAG) * 2).hexdigest() + "-2"
+
+
+@pytest.mark.parametrize(
+    ("second", "if_absent"), [(error(404, "NoSuchUpload"), False), (error(412, "PreconditionFailed"), True)]
+)
+def test_an_upload_completed_by_a_try_whose_answer_was_lost(line: Wire, second: Reply, if_absent: bool) -> None:
     xml = {"Content-Type": "application/xml"}
     begun = b"<InitiateMultipartUploadResult><UploadId>u1</UploadId></InitiateMultipartUploadResult>"
     data = b"x" * (6 << 20)
 
-    def script(length: int) -> list[Reply]:
-        parts = [Reply(200, {"ETag": '"p"'})] * 2
-        lost = [error(500, "InternalError"), error(404, "NoSuchUpload")]
-        return [Reply(200, xml, begun), *parts, *lost, Reply(200, {"ETag": '"whole"'}, b"x" * length)]
+    def script(length: int, tag: str, *, lost: bool = True) -> list[Reply]:
+        parts = [Reply(200, {"ETag": f'"{PART_TAG}"'})] * 2
+        answers = [Reply(404)] if if_absent else []
+        answers += [error(500, "InternalError"), second] if lost else [second]
+        there = Reply(200, {"ETag": f'"{tag}"'}, b"x" * length)
+        return [Reply(200, xml, begun), *parts, *answers, there]
 
-    line.script = script(len(data))
-    assert opened(line).put("0000/k", iter([data])).etag == '"whole"'
-    line.script = script(5)
-    with pytest.raises(StoreError, match="NoSuchUpload"):
-        opened(line).put("0000/k", iter([data]))
+    line.script = script(len(data), WHOLE_TAG)
+    assert opened(line).put("0000/k", iter([data]), if_absent=if_absent).etag == f'"{WHOLE_TAG}"'
+    refused = {
+        "another size": script(5, WHOLE_TAG),
+        "other bytes": script(len(data), "f" * 32 + "-2"),
+        "nothing was lost": script(len(data), WHOLE_TAG, lost=False),
+    }
+    for why, answers in refused.items():
+        line.script = answers
+        with pytest.raises(AlreadyExists if if_absent else StoreError) as caught:
+            opened(line).put("0000/k", iter([data]), if_absent=if_absent)
+        assert if_absent or "NoSuchUpload" in str(caught.value), why

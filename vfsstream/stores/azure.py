@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -13,10 +14,12 @@ from urllib.parse import parse_qs
 
 from vfsstream.errors import AccessDenied, AlreadyExists, NotFound, StoreError, UrlError, VfsstreamError
 from vfsstream.stores.azure_sign import AzureSigner
-from vfsstream.stores.base import TIMESTAMP, Capabilities, Fetched, ObjectInfo, Source, Store
+from vfsstream.stores.base import Capabilities, Fetched, ObjectInfo, Source, Store
+from vfsstream.stores.byterange import range_header, taken
 from vfsstream.stores.deadline import time_left
 from vfsstream.stores.extras import require
 from vfsstream.stores.http import CONNECT_TIMEOUT, READ_TIMEOUT, HttpPool, is_retryable_status
+from vfsstream.stores.metadata import from_store, to_store
 from vfsstream.stores.once import Once
 from vfsstream.stores.retry import RetryPolicy, call_with_retry
 from vfsstream.stores.upload import Part, send_parts, upload_parts
@@ -135,7 +138,7 @@ class AzureStore(Store):
             offset = max(0, total + offset)
             if total == 0:
                 return Fetched(b"", 0)
-        byte_range = f"bytes={offset}-" if size is None else f"bytes={offset}-{offset + max(size, 1) - 1}"
+        byte_range = range_header(offset, size)
         signer = self._signer.get()
         if self._key or self._sas:
             url, headers = signer.read(self.prefix + key, byte_range)
@@ -144,7 +147,7 @@ class AzureStore(Store):
                 url, headers = signer.read(self.prefix + key, byte_range)
         answer = self._pool.send("GET", url, headers=headers)
         if answer.status in (200, 206):
-            return Fetched(answer.body if size is None else answer.body[:size], _total(answer.headers))
+            return taken(answer.status, answer.headers, answer.body, offset, size, f"{self.describe()}/{key}")
         if answer.status == 416:
             return Fetched(b"", None)
         code = answer.headers.get("x-ms-error-code", "")
@@ -209,9 +212,7 @@ class AzureStore(Store):
         return iter(sorted(name[len(full) :].rstrip("/") for name in names))
 
     def _info(self, blob: Any) -> ObjectInfo:
-        user = {
-            TIMESTAMP if k.lower() == _TIMESTAMP_META else k.lower(): v for k, v in (blob.metadata or {}).items()
-        }
+        user = from_store(blob.metadata, _TIMESTAMP_META)
         modified = blob.last_modified.astimezone(UTC) if blob.last_modified else None
         return ObjectInfo(blob.name[len(self.prefix) :], blob.size, modified, user, blob.etag)
 
@@ -228,11 +229,12 @@ class AzureStore(Store):
         from azure.core import MatchConditions
         from azure.storage.blob import ContentSettings, StandardBlobTier
 
-        user = {_TIMESTAMP_META if k == TIMESTAMP else k: v for k, v in (metadata or {}).items()}
+        user = to_store(metadata, _TIMESTAMP_META)
         blob = self._blob(key)
-        settings = {
+        content = ContentSettings(content_type="application/octet-stream")
+        settings: dict[str, Any] = {
             "metadata": user,
-            "content_settings": ContentSettings(content_type="application/octet-stream"),
+            "content_settings": content,
             "standard_blob_tier": StandardBlobTier.HOT,
         }
         parts = upload_parts(source, _BLOCK)
@@ -243,16 +245,38 @@ class AzureStore(Store):
                     first.data, length=len(first.data), overwrite=not if_absent, **settings, **_limits()
                 )
             return ObjectInfo(key, len(first.data), datetime.now(UTC), dict(metadata or {}), answer.get("etag"))
-        sizes = self._send_blocks(blob, key, chain([first], parts))
-        condition = {"match_condition": MatchConditions.IfMissing} if if_absent else {}
+        digest = hashlib.md5(usedforsecurity=False)
+        sizes = self._send_blocks(blob, key, _digested(chain([first], parts), digest))
+        content.content_md5 = bytearray(digest.digest())
+        if if_absent:
+            settings["match_condition"] = MatchConditions.IfMissing
+        etag = self._commit(blob, key, sizes, digest.digest(), settings)
+        return ObjectInfo(key, sum(sizes), datetime.now(UTC), dict(metadata or {}), etag)
 
-        def commit() -> Any:
+    def _commit(
+        self, blob: Any, key: str, sizes: Sequence[int], digest: bytes, settings: Mapping[str, Any]
+    ) -> str:
+        """Make the blob of its blocks. A try whose answer was lost may have done so: the next finds it there."""
+        tries = 0
+
+        def commit() -> str:
+            nonlocal tries
+            tries += 1
             with self._errors("write", key):
                 names = [_block_name(number) for number in range(1, len(sizes) + 1)]
-                return blob.commit_block_list(names, **settings, **condition, **_limits())
+                return str(blob.commit_block_list(names, **settings, **_limits()).get("etag"))
 
-        answer = call_with_retry(commit, RetryPolicy(), f"write {self.describe()}/{key}")
-        return ObjectInfo(key, sum(sizes), datetime.now(UTC), dict(metadata or {}), answer.get("etag"))
+        try:
+            return call_with_retry(commit, RetryPolicy(), f"write {self.describe()}/{key}")
+        except (AlreadyExists, StoreError) as error:
+            done = isinstance(error, AlreadyExists) or "InvalidBlockList" in error.message
+            if tries == 1 or not done:
+                raise
+            with self._errors("write", key):
+                there = blob.get_blob_properties(**_limits())
+            if there.size != sum(sizes) or bytes(there.content_settings.content_md5 or b"") != digest:
+                raise
+            return str(there.etag)
 
     def _send_blocks(self, blob: Any, key: str, parts: Iterator[Part]) -> Sequence[int]:
         def send(part: Part) -> int:
@@ -354,12 +378,6 @@ def _expiry(sas: str) -> str | None:
     return f"the SAS has expired on {end}: get a fresh one" if over else None
 
 
-def _total(headers: Mapping[str, str]) -> int | None:
-    """The size of the whole object."""
-    size = headers.get("content-range", "").rpartition("/")[2] or headers.get("content-length", "")
-    return int(size) if size.isdigit() else None
-
-
 def _identity() -> Any:
     from azure.identity import DefaultAzureCredential
 
@@ -368,6 +386,12 @@ def _identity() -> Any:
 
 def _limits() -> dict[str, float]:
     return {"connection_timeout": time_left(CONNECT_TIMEOUT), "read_timeout": time_left(READ_TIMEOUT)}
+
+
+def _digested(parts: Iterator[Part], digest: Any) -> Iterator[Part]:
+    for part in parts:
+        digest.update(part.data)
+        yield part
 
 
 def _block_name(number: int) -> str:

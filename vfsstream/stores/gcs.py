@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import io
 import os
 import re
@@ -14,10 +16,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote
 
 from vfsstream.errors import AccessDenied, AlreadyExists, NotFound, StoreError, UrlError
-from vfsstream.stores.base import TIMESTAMP, Capabilities, Fetched, ObjectInfo, Source, Store
+from vfsstream.stores.base import Capabilities, Fetched, ObjectInfo, Source, Store
+from vfsstream.stores.byterange import range_header, skipped, taken
 from vfsstream.stores.deadline import time_left
 from vfsstream.stores.extras import require
 from vfsstream.stores.http import HttpPool, is_retryable_status
+from vfsstream.stores.metadata import from_store, to_store
 from vfsstream.stores.once import Once
 from vfsstream.stores.upload import Part, upload_parts
 from vfsstream.stores.url import key_prefix
@@ -113,22 +117,12 @@ class GcsStore(Store):
         return url, headers
 
     def fetch(self, key: str, offset: int = 0, size: int | None = None) -> Fetched:
-        if offset < 0:
-            if size is not None:
-                raise ValueError("a range from the end reads to the end: size must be None")
-            byte_range = f"bytes={offset}"
-        else:
-            byte_range = f"bytes={offset}-" if size is None else f"bytes={offset}-{offset + max(size, 1) - 1}"
-        url, headers = self._media(key, byte_range)
+        url, headers = self._media(key, range_header(offset, size))
         answer = self._pool.send("GET", url, headers=headers)
-        total = re.search(r"/(\d+)\s*$", answer.headers.get("content-range", ""))
-        if answer.status == 206:
-            return Fetched(answer.body if size is None else answer.body[:size], int(total[1]) if total else None)
-        if answer.status == 200:
-            whole = len(answer.body)
-            start = max(0, whole + offset) if offset < 0 else offset
-            return Fetched(answer.body[start : whole if size is None else start + size], whole)
+        if answer.status in (200, 206):
+            return taken(answer.status, answer.headers, answer.body, offset, size, f"{self.describe()}/{key}")
         if answer.status == 416:
+            total = re.search(r"/(\d+)\s*$", answer.headers.get("content-range", ""))
             return Fetched(b"", int(total[1]) if total else None)
         self._fail(answer.status, answer.body.decode("utf-8", "replace"), "read", key)
 
@@ -138,7 +132,7 @@ class GcsStore(Store):
         return chunks
 
     def _chunks(self, key: str, offset: int) -> Iterator[bytes]:
-        url, headers = self._media(key, f"bytes={offset}-")
+        url, headers = self._media(key, range_header(offset, None))
         with self._pool.open("GET", url, headers=headers) as response:
             if response.status == 416:
                 yield b""
@@ -146,7 +140,8 @@ class GcsStore(Store):
             if response.status not in (200, 206):
                 body = b"".join(self._pool.stream(response, url)).decode("utf-8", "replace")
                 self._fail(response.status, body, "read", key)
-            skip = offset if response.status == 200 else 0
+            stated = {name.lower(): value for name, value in response.headers.items()}
+            skip = skipped(response.status, stated, offset, f"{self.describe()}/{key}")
             yield b""
             for chunk in self._pool.stream(response, url):
                 rest = chunk[skip:]
@@ -197,7 +192,7 @@ class GcsStore(Store):
         return iter(sorted(name[len(full) :].rstrip("/") for name in listing.prefixes))
 
     def _info(self, blob: Any) -> ObjectInfo:
-        user = {TIMESTAMP if k == _TIMESTAMP_META else k.lower(): v for k, v in (blob.metadata or {}).items()}
+        user = from_store(blob.metadata, _TIMESTAMP_META)
         modified = blob.updated.astimezone(UTC) if blob.updated else None
         return ObjectInfo(blob.name[len(self.prefix) :], blob.size or 0, modified, user, blob.etag)
 
@@ -211,10 +206,8 @@ class GcsStore(Store):
         metadata: Mapping[str, str] | None = None,
         if_absent: bool = False,
     ) -> ObjectInfo:
-        from google.cloud.storage.retry import DEFAULT_RETRY
-
         blob = self._blob(key)
-        blob.metadata = {_TIMESTAMP_META if k == TIMESTAMP else k: v for k, v in (metadata or {}).items()}
+        blob.metadata = to_store(metadata, _TIMESTAMP_META)
         parts = upload_parts(source, _SINGLE)
         first = next(parts)
         condition = {"if_generation_match": 0} if if_absent else {}
@@ -224,13 +217,33 @@ class GcsStore(Store):
                 size = len(first.data)
                 blob.upload_from_string(first.data, timeout=time_left(_TIMEOUT), retry=None, **settings)
             else:
-                # Parts of a stream cannot be asked for again, so here the SDK tries each chunk again.
-                blob.chunk_size = _CHUNK
-                reader = _Reader(chain([first], parts))
-                blob.upload_from_file(reader, timeout=_TIMEOUT, retry=DEFAULT_RETRY, **settings)
-                size = reader.tell()
+                if if_absent and blob.exists(timeout=time_left(_TIMEOUT), retry=None):
+                    raise AlreadyExists(key)  # some servers forget the condition over the chunks
+                size = self._put_in_chunks(blob, _Reader(chain([first], parts)), settings)
         self._bucket_seen = True
         return ObjectInfo(key, size, datetime.now(UTC), dict(metadata or {}), blob.etag)
+
+    def _put_in_chunks(self, blob: Any, reader: _Reader, settings: Mapping[str, Any]) -> int:
+        """Parts of a stream cannot be asked for again, so here the SDK tries each chunk again; gives the size.
+
+        A try of the last chunk whose answer was lost may have made the object: then the next ones fail.
+        """
+        from google.api_core.exceptions import GoogleAPIError
+        from google.cloud.storage.exceptions import InvalidResponse
+        from google.cloud.storage.retry import DEFAULT_RETRY
+
+        blob.chunk_size = _CHUNK
+        retry = DEFAULT_RETRY.with_timeout(time_left(_TIMEOUT))
+        try:
+            blob.upload_from_file(reader, timeout=_TIMEOUT, retry=retry, **settings)
+        except (GoogleAPIError, InvalidResponse):
+            if not reader.ended:
+                raise
+            with contextlib.suppress(GoogleAPIError):
+                blob.reload(timeout=time_left(_TIMEOUT), retry=None)
+            if blob.size != reader.tell() or blob.md5_hash != reader.md5():
+                raise
+        return reader.tell()
 
     def delete(self, keys: Iterable[str]) -> None:
         wanted = [*keys]
@@ -257,7 +270,7 @@ class GcsStore(Store):
     @contextlib.contextmanager
     def _errors(self, action: str, key: str) -> Iterator[None]:
         import requests
-        from google.api_core.exceptions import GoogleAPICallError
+        from google.api_core.exceptions import GoogleAPICallError, RetryError
         from google.auth import exceptions as auth
         from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 
@@ -266,6 +279,8 @@ class GcsStore(Store):
             yield
         except GoogleAPICallError as error:
             self._fail(int(error.code or 0), str(error.message), action, key)
+        except RetryError as error:
+            raise StoreError(f"cannot {action} {place}: {_cause(error)}", retryable=True) from error
         except InvalidResponse as error:
             response = error.response
             self._fail(int(response.status_code), str(response.text), action, key)
@@ -331,6 +346,8 @@ class _Reader(io.RawIOBase):
     def __init__(self, parts: Iterator[Part]) -> None:
         super().__init__()
         self._parts, self._held, self._position = parts, b"", 0
+        self._digest = hashlib.md5(usedforsecurity=False)
+        self.ended = False
 
     def readable(self) -> bool:
         return True
@@ -345,7 +362,9 @@ class _Reader(io.RawIOBase):
             if not self._held:
                 part = next(self._parts, None)
                 if part is None:
+                    self.ended = True
                     break
+                self.ended = part.last
                 self._held = part.data
                 continue
             piece, self._held = self._held[:left], self._held[left:]
@@ -353,7 +372,12 @@ class _Reader(io.RawIOBase):
             left -= len(piece)
         data = b"".join(taken)
         self._position += len(data)
+        self._digest.update(data)
         return data
+
+    def md5(self) -> str:
+        """Of all that was read, as the service states it."""
+        return base64.b64encode(self._digest.digest()).decode()
 
 
 def _cause(error: BaseException) -> str:

@@ -8,6 +8,7 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from itertools import chain
@@ -15,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 from xml.sax.saxutils import escape
 
-from vfsstream.errors import AccessDenied, StoreError, UrlError, VfsstreamError
-from vfsstream.stores.base import TIMESTAMP, Capabilities, Fetched, ObjectInfo, Source, Store
+from vfsstream.errors import AccessDenied, AlreadyExists, NotFound, StoreError, UrlError, VfsstreamError
+from vfsstream.stores.base import Capabilities, Fetched, ObjectInfo, Source, Store
+from vfsstream.stores.byterange import range_header, skipped, taken
 from vfsstream.stores.extras import require
 from vfsstream.stores.http import Answer
+from vfsstream.stores.metadata import from_store, to_store
 from vfsstream.stores.options import Options, parse_size
 from vfsstream.stores.oss_client import OssClient, OssSettings, xml_root
 from vfsstream.stores.retry import RetryPolicy, call_with_retry
@@ -66,16 +69,11 @@ class OssStore(Store):
         answer = self._client.send("GET", self._full(key), headers=_range(offset, size))
         if answer.status == 416:
             return Fetched(b"", self.head(key).size)
-        if answer.status == 206:
-            total = answer.headers.get("content-range", "").rpartition("/")[2]
-            data = answer.body if size is None else answer.body[:size]
-            return Fetched(data, int(total) if total.isdigit() else None)
-        if answer.status != 200:
+        if answer.status not in (200, 206):
             self._client.fail(answer, "read", key)
-        self._check_crc(answer.body, answer.headers, key, "read")
-        total_size = len(answer.body)
-        start = max(0, total_size + offset) if offset < 0 else offset
-        return Fetched(answer.body[start : None if size is None else start + size], total_size)
+        if answer.status == 200:
+            self._check_crc(answer.body, answer.headers, key, "read")
+        return taken(answer.status, answer.headers, answer.body, offset, size, f"{self.describe()}/{key}")
 
     def stream(self, key: str, offset: int = 0) -> Iterator[bytes]:
         chunks = self._chunks(key, offset)
@@ -94,7 +92,8 @@ class OssStore(Store):
                 body = b"".join(self._client.pool.stream(response, url))
                 self._client.fail(Answer(response.status, {}, body), "read", key)
             yield b""
-            skip, crc = (offset if response.status == 200 else 0), 0
+            stated = {name.lower(): value for name, value in response.headers.items()}
+            skip, crc = skipped(response.status, stated, offset, f"{self.describe()}/{key}"), 0
             for chunk in self._client.pool.stream(response, url):
                 crc = crc64.xz(chunk, crc)
                 if skip >= len(chunk):
@@ -102,8 +101,8 @@ class OssStore(Store):
                     continue
                 yield chunk[skip:] if skip else chunk
                 skip = 0
-            stated = response.headers.get("x-oss-hash-crc64ecma", "")
-            if response.status == 200 and stated.isdigit() and int(stated) != crc:
+            checksum = stated.get("x-oss-hash-crc64ecma", "")
+            if response.status == 200 and checksum.isdigit() and int(checksum) != crc:
                 raise StoreError(f"{self.describe()}/{key}: the bytes read do not have the checksum of the object")
 
     def head(self, key: str) -> ObjectInfo:
@@ -111,9 +110,8 @@ class OssStore(Store):
         if answer.status != 200:
             self._client.fail(answer, "stat", key)
         headers = answer.headers
-        metadata = {name[len(_META) :]: value for name, value in headers.items() if name.startswith(_META)}
-        if _TIMESTAMP_META in metadata:
-            metadata[TIMESTAMP] = metadata.pop(_TIMESTAMP_META)
+        user = {name[len(_META) :]: value for name, value in headers.items() if name.startswith(_META)}
+        metadata = from_store(user, _TIMESTAMP_META)
         modified = None
         with suppress(ValueError, TypeError):
             modified = parsedate_to_datetime(headers["last-modified"]).astimezone(UTC)
@@ -171,7 +169,7 @@ class OssStore(Store):
         metadata: Mapping[str, str] | None = None,
         if_absent: bool = False,
     ) -> ObjectInfo:
-        names = {(_TIMESTAMP_META if k == TIMESTAMP else k): v for k, v in (metadata or {}).items()}
+        names = to_store(metadata, _TIMESTAMP_META)
         headers = {"Content-Type": "application/octet-stream", **{_META + k: v for k, v in names.items()}}
         guard = {"x-oss-forbid-overwrite": "true"} if if_absent else {}
         parts = upload_parts(source, self.settings.part_size, grow=True)
@@ -207,17 +205,16 @@ class OssStore(Store):
         self, key: str, parts: Iterator[Part], headers: Mapping[str, str], guard: Mapping[str, str]
     ) -> tuple[int, str]:
         upload = self._begin(key, headers)
-        sizes: dict[int, int] = {}
+        total = _Total()
 
         def send(part: Part) -> str:
             query = {"partNumber": str(part.number), "uploadId": upload}
-            sizes[part.number] = len(part.data)
             what = f"write part {part.number} of {self.describe()}/{key}"
             return call_with_retry(lambda: self._send_body("PUT", key, query, {}, part.data), _POLICY, what)
 
         try:
-            etags = send_parts(parts, send, self.settings.concurrency)
-            return sum(sizes.values()), self._complete(key, upload, etags, guard)
+            etags = send_parts(_summed(parts, total), send, self.settings.concurrency)
+            return total.size, self._complete(key, upload, etags, guard, total)
         except BaseException:
             with suppress(VfsstreamError):  # what failed matters more
                 self._client.send("DELETE", self._full(key), {"uploadId": upload})
@@ -232,17 +229,36 @@ class OssStore(Store):
             raise StoreError(f"{self.describe()}: cannot write {key}: no upload was begun", retryable=True)
         return upload
 
-    def _complete(self, key: str, upload: str, etags: Iterable[str], guard: Mapping[str, str]) -> str:
+    def _complete(
+        self, key: str, upload: str, etags: Iterable[str], guard: Mapping[str, str], total: _Total
+    ) -> str:
+        """Make the object of its parts. A try whose answer was lost may have done so: the next finds it done."""
         listed = "".join(
             f"<Part><PartNumber>{number}</PartNumber><ETag>{escape(etag)}</ETag></Part>"
             for number, etag in enumerate(etags, 1)
         )
         body = f"<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>".encode()
         headers = {"Content-Type": "application/xml", **guard}
-        answer = self._client.send("POST", self._full(key), {"uploadId": upload}, headers, body)
-        if answer.status != 200:
-            self._client.fail(answer, "write", key)
-        return answer.headers.get("etag") or xml_root(answer.body).findtext("ETag") or ""
+        tries = 0
+
+        def once() -> str:
+            nonlocal tries
+            tries += 1
+            answer = self._client.send("POST", self._full(key), {"uploadId": upload}, headers, body)
+            if answer.status != 200:
+                self._client.fail(answer, "write", key)
+            return answer.headers.get("etag") or xml_root(answer.body).findtext("ETag") or ""
+
+        try:
+            return call_with_retry(once, _POLICY, f"write {self.describe()}/{key}")
+        except (AlreadyExists, NotFound, StoreError) as error:
+            if tries == 1 or (isinstance(error, StoreError) and "NoSuchUpload" not in error.message):
+                raise
+            there = self._client.send("HEAD", self._full(key))
+            same = there.headers.get("content-length"), there.headers.get("x-oss-hash-crc64ecma")
+            if there.status != 200 or same != (str(total.size), str(total.crc)):
+                raise
+            return there.headers.get("etag", "")
 
     def delete(self, keys: Iterable[str]) -> None:
         wanted = [*keys]
@@ -272,19 +288,27 @@ class OssStore(Store):
         self._client.pool.close()
 
 
+@dataclass(slots=True)
+class _Total:
+    """Size and CRC-64 of all parts together."""
+
+    size: int = 0
+    crc: int = 0
+
+
+def _summed(parts: Iterator[Part], total: _Total) -> Iterator[Part]:
+    from fastcrc import crc64
+
+    for part in parts:
+        total.size, total.crc = total.size + len(part.data), crc64.xz(part.data, total.crc)
+        yield part
+
+
 def _range(offset: int, size: int | None) -> dict[str, str]:
-    if offset < 0:
-        if size is not None:
-            raise ValueError("a range from the end reads to the end: size must be None")
-        span = str(offset)
-    elif size is None:
-        if offset == 0:
-            return {}
-        span = f"{offset}-"
-    else:
-        span = f"{offset}-{offset + max(size, 1) - 1}"
+    if offset == 0 and size is None:
+        return {}
     # Without the second header a range past the end is answered with the whole object.
-    return {"Range": f"bytes={span}", "x-oss-range-behavior": "standard"}
+    return {"Range": range_header(offset, size), "x-oss-range-behavior": "standard"}
 
 
 def _time(text: str | None) -> datetime | None:

@@ -72,6 +72,7 @@ class _Attempts:
 
     def progress(self) -> None:
         self.failures = 0
+        self.cause: StoreError | None = None
         self.started = time.monotonic()
 
     @property
@@ -84,6 +85,10 @@ class _Attempts:
         self.failures += 1
         if not error.retryable:
             raise error
+        if isinstance(error, DeadlineExceeded) and self.cause is not None:
+            cause = self.cause  # that the time is up says nothing of why it was not enough
+        else:
+            cause = self.cause = error
         left = self.left
         out_of_time = left is not None and left <= 0
         if self.failures >= self.policy.attempts and not out_of_time:
@@ -92,9 +97,9 @@ class _Attempts:
         if out_of_time or isinstance(error, DeadlineExceeded) or (left is not None and left < pause):
             raise DeadlineExceeded(
                 f"{self.what}: gave up after {time.monotonic() - self.started:.0f} s"
-                f" and {self.failures} {'try' if self.failures == 1 else 'tries'}: {error.message}",
-                hint=error.hint,
-            ) from error
+                f" and {self.failures} {'try' if self.failures == 1 else 'tries'}: {cause.message}",
+                hint=cause.hint,
+            ) from cause
         if self.stop.wait(pause):
             raise Interrupted(f"{self.what}: stopped while waiting to try again: {error.message}") from error
 

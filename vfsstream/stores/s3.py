@@ -17,16 +17,11 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from vfsstream.errors import AccessDenied, AlreadyExists, NotFound, StoreError
-from vfsstream.stores.base import (
-    TIMESTAMP,
-    Capabilities,
-    Fetched,
-    ObjectInfo,
-    Source,
-    Store,
-)
+from vfsstream.stores.base import Capabilities, Fetched, ObjectInfo, Source, Store
+from vfsstream.stores.byterange import range_header, skipped, taken
 from vfsstream.stores.extras import require
 from vfsstream.stores.http import Answer
+from vfsstream.stores.metadata import from_store, to_store
 from vfsstream.stores.s3_client import sdk_errors, shared_client
 from vfsstream.stores.s3_errors import error_code, raise_for
 from vfsstream.stores.s3_settings import S3Settings, resolve
@@ -81,16 +76,10 @@ class S3Store(Store):
     # Reading
 
     def fetch(self, key: str, offset: int = 0, size: int | None = None) -> Fetched:
-        headers = {**self._read_headers, "Range": _range_header(offset, size)}
+        headers = {**self._read_headers, "Range": range_header(offset, size)}
         answer = self._client.send("GET", self._full(key), headers)
-        if answer.status == 206 or (answer.status == 200 and "content-range" in answer.headers):
-            total = _total(answer.headers.get("content-range"))
-            return Fetched(answer.body if size is None else answer.body[:size], total)
-        if answer.status == 200:  # the server ignored the range
-            total = len(answer.body)
-            start = max(0, total + offset) if offset < 0 else offset
-            stop = total if size is None else start + size
-            return Fetched(answer.body[start:stop], total)
+        if answer.status in (200, 206):
+            return taken(answer.status, answer.headers, answer.body, offset, size, f"{self.describe()}/{key}")
         if answer.status == 416:
             return Fetched(b"", _total(answer.headers.get("content-range")))
         self._fail(answer, "read", key)
@@ -102,7 +91,7 @@ class S3Store(Store):
         return chunks
 
     def _chunks(self, key: str, offset: int) -> Iterator[bytes]:
-        headers = {**self._read_headers, "Range": _range_header(offset, None)}
+        headers = {**self._read_headers, "Range": range_header(offset, None)}
         with self._client.open(self._full(key), headers) as (response, url):
             if response.status == 416:
                 yield b""
@@ -110,7 +99,8 @@ class S3Store(Store):
             if response.status not in (200, 206):
                 body = b"".join(self._client.pool.stream(response, url))
                 self._fail(Answer(response.status, {}, body), "read", key)
-            skip = offset if response.status == 200 and "content-range" not in response.headers else 0
+            stated = {name.lower(): value for name, value in response.headers.items()}
+            skip = skipped(response.status, stated, offset, f"{self.describe()}/{key}")
             yield b""
             for chunk in self._client.pool.stream(response, url):
                 if skip >= len(chunk):
@@ -176,7 +166,7 @@ class S3Store(Store):
         metadata: Mapping[str, str] | None = None,
         if_absent: bool = False,
     ) -> ObjectInfo:
-        user = {_TIMESTAMP_META if k == TIMESTAMP else k: v for k, v in (metadata or {}).items()}
+        user = to_store(metadata, _TIMESTAMP_META)
         parts = upload_parts(source, self.settings.part_size, grow=not self.settings.provider.equal_parts)
         first = next(parts)
         if first.last:
@@ -269,22 +259,13 @@ class S3Store(Store):
         """Nothing to do: connections are shared, and closed when the last store of these settings is gone."""
 
 
-def _range_header(offset: int, size: int | None) -> str:
-    if offset < 0:
-        if size is not None:
-            raise ValueError("a range from the end reads to the end: size must be None")
-        return f"bytes={offset}"
-    return f"bytes={offset}-" if size is None else f"bytes={offset}-{offset + max(size, 1) - 1}"
-
-
 def _total(content_range: str | None) -> int | None:
     match = re.search(r"/(\d+)\s*$", content_range or "")
     return int(match[1]) if match else None
 
 
 def _metadata(headers: Mapping[str, str]) -> dict[str, str]:
-    user = {k[len(_META) :]: v for k, v in headers.items() if k.startswith(_META)}
-    return {TIMESTAMP if k == _TIMESTAMP_META else k: v for k, v in user.items()}
+    return from_store({k[len(_META) :]: v for k, v in headers.items() if k.startswith(_META)}, _TIMESTAMP_META)
 
 
 def _http_date(text: str | None) -> datetime | None:

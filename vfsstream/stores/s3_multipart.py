@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, cast
 
-from vfsstream.errors import StoreError, VfsstreamError
+from vfsstream.errors import AlreadyExists, NotFound, StoreError, VfsstreamError
 from vfsstream.stores.retry import RetryPolicy, call_with_retry
 from vfsstream.stores.s3_client import S3Client, sdk_errors
 from vfsstream.stores.s3_settings import S3Settings
@@ -16,6 +19,7 @@ from vfsstream.stores.upload import Part, send_parts
 __all__ = ["put_multipart"]
 
 _POLICY = RetryPolicy()
+_MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 def put_multipart(
@@ -39,8 +43,10 @@ def put_multipart(
     where = {"Bucket": settings.bucket, "Key": key}
     sizes: list[int] = []
 
-    def call(operation: str, arguments: Mapping[str, Any]) -> Any:
+    def call(operation: str, arguments: Mapping[str, Any], tried: Callable[[], None] | None = None) -> Any:
         def once() -> Any:
+            if tried is not None:
+                tried()
             with sdk_errors("write", settings.bucket, key):
                 return getattr(client.sdk, operation)(**where, **arguments)
 
@@ -62,8 +68,10 @@ def put_multipart(
     try:
         parts = send_parts(chain([first], rest), send, settings.concurrency)
         condition = {"IfNoneMatch": "*"} if if_absent else {}
+        if if_absent and _exists(call, customer_key):  # older servers ignore the condition here
+            raise AlreadyExists(key)
         arguments = {**upload, **customer_key, **condition, "MultipartUpload": {"Parts": parts}}
-        answer = _complete(call, arguments, sum(sizes), customer_key)
+        answer = _complete(call, arguments, _Made(sum(sizes), [str(part["ETag"]) for part in parts]), customer_key)
     except BaseException:
         with contextlib.suppress(VfsstreamError):  # what failed matters more
             call("abort_multipart_upload", upload)
@@ -71,20 +79,47 @@ def put_multipart(
     return sum(sizes), str(answer["ETag"])
 
 
-def _complete(
-    call: Callable[[str, Mapping[str, Any]], Any],
-    arguments: Mapping[str, Any],
-    size: int,
-    customer_key: Mapping[str, Any],
-) -> Mapping[str, Any]:
-    """Make the object of its parts. A try whose answer was lost may have done so: the next finds no upload."""
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What the object of this upload must be: its size and the tags of its parts."""
+
+    size: int
+    tags: Sequence[str]
+
+    def is_it(self, there: Mapping[str, Any]) -> bool:
+        """Whether an object is of these parts. Its tag says so: the MD5 of those of its parts, and their number."""
+        digests = [tag.strip('"') for tag in self.tags]
+        if there["ContentLength"] != self.size or not all(_MD5.fullmatch(digest) for digest in digests):
+            return False
+        joined = hashlib.md5(b"".join(map(bytes.fromhex, digests)), usedforsecurity=False).hexdigest()
+        return str(there.get("ETag", "")).strip('"') == f"{joined}-{len(digests)}"
+
+
+def _exists(call: Callable[..., Any], customer_key: Mapping[str, Any]) -> bool:
     try:
-        return cast(Mapping[str, Any], call("complete_multipart_upload", arguments))
-    except StoreError as error:
-        if "NoSuchUpload" not in error.message:
+        call("head_object", customer_key)
+    except NotFound:
+        return False
+    return True
+
+
+def _complete(
+    call: Callable[..., Any], arguments: Mapping[str, Any], made: _Made, customer_key: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Make the object of its parts.
+
+    A try whose answer was lost may have done so: the next finds no upload any more, or the name taken.
+    """
+    tries: list[None] = []
+    try:
+        answer = call("complete_multipart_upload", arguments, lambda: tries.append(None))
+        return cast(Mapping[str, Any], answer)
+    except (StoreError, AlreadyExists) as error:
+        done = isinstance(error, AlreadyExists) or "NoSuchUpload" in error.message
+        if len(tries) == 1 or not done:
             raise
         there = call("head_object", customer_key)
-        if there["ContentLength"] != size:
+        if not made.is_it(there):
             raise
         return cast(Mapping[str, Any], there)
 

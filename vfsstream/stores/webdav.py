@@ -19,6 +19,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from vfsstream.errors import AccessDenied, AlreadyExists, NotFound, StoreError, UrlError
 from vfsstream.stores.base import Capabilities, Fetched, ObjectInfo, Source, Store, chunks_of
+from vfsstream.stores.byterange import check_span, content_range, range_header
 from vfsstream.stores.extras import require
 from vfsstream.stores.http import HttpPool, is_retryable_status, transport_error
 from vfsstream.stores.url import StoreUrl
@@ -165,7 +166,7 @@ class WebDavStore(Store):
             if response.status == 416:
                 _drain(response)
                 return self._outside(key, offset, _total(response))
-            start, total = _placed(response)
+            start, total = self._placed(response, key, offset, size)
             if start is None:  # the server ignores ranges
                 if total is None and offset < 0:
                     raise StoreError(f"{self.describe()}: the server neither reads ranges nor tells sizes")
@@ -188,15 +189,28 @@ class WebDavStore(Store):
     @contextmanager
     def _get(self, key: str, offset: int, size: int | None) -> Iterator[BaseHTTPResponse]:
         headers = {"Accept-Encoding": "identity"}
-        if offset < 0:
-            headers["Range"] = f"bytes={offset}"
-        elif offset or size is not None:
-            headers["Range"] = f"bytes={offset}-" + ("" if size is None else str(offset + size - 1))
+        if offset or size is not None:
+            headers["Range"] = range_header(offset, size)
         with self._request("GET", self._path(key), headers) as response:
             if response.status not in (200, 206, 416):
                 _drain(response)
                 self._fail(response.status, key, "read")
             yield response
+
+    def _placed(
+        self, response: BaseHTTPResponse, key: str, offset: int, size: int | None
+    ) -> tuple[int | None, int | None]:
+        """Where the body begins (``None``: at the object's start, ranges are ignored), and the object's size."""
+        stated = {name.lower(): value for name, value in response.headers.items()}
+        span = content_range(stated)
+        if span is not None:
+            check_span(span, offset, size, f"{self.describe()}/{key}")
+            return span.first, span.total
+        if response.status == 206:
+            text = f"{self.describe()}/{key}: a partial answer that does not say which part it is"
+            raise StoreError(text, retryable=True)
+        length = stated.get("content-length", "")
+        return None, int(length) if length.isdigit() else None
 
     def _skip(self, response: BaseHTTPResponse, count: int) -> None:
         while count > 0:
@@ -225,7 +239,7 @@ class WebDavStore(Store):
         with self._get(key, offset, None) as response:
             if response.status == 416:
                 return
-            if offset and response.status == 200:
+            if self._placed(response, key, offset, None)[0] is None:
                 self._skip(response, offset)
             yield from self._pool.stream(response, self.server)
 
@@ -361,19 +375,6 @@ def _following(first: bytes | None, rest: Iterator[bytes]) -> Iterator[bytes]:
 def _drain(response: BaseHTTPResponse) -> None:
     with suppress(Exception):
         response.read(1 << 16, decode_content=False)
-
-
-def _placed(response: BaseHTTPResponse) -> tuple[int | None, int | None]:
-    """Where the body begins in the object (``None``: at its start, ranges are ignored), and the object's size."""
-    if response.status == 206:
-        unit, _, value = response.headers.get("Content-Range", "").partition(" ")
-        span, _, total = value.partition("/")
-        first = span.partition("-")[0]
-        if unit.lower() == "bytes" and first.isdigit():
-            return int(first), int(total) if total.isdigit() else None
-        raise StoreError("the WebDAV server sent a partial answer without saying which part")
-    length = response.headers.get("Content-Length", "")
-    return None, int(length) if length.isdigit() else None
 
 
 def _total(response: BaseHTTPResponse) -> int | None:
