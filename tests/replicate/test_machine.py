@@ -26,7 +26,8 @@ from hypothesis.stateful import (
 )
 
 from tests.replicate.live import connect, contents
-from vfsstream.errors import DatabaseError, StoreError
+from vfsstream.errors import DatabaseError, NotRestorable, StoreError
+from vfsstream.plan import FileInfo, restore_plan
 from vfsstream.replica import Replica
 from vfsstream.replicate.database import Database
 from vfsstream.replicate.replicator import ensure_base
@@ -55,6 +56,7 @@ class ReplicatorMachine(RuleBasedStateMachine):
         self.database: Database | None = None
         self.states: set[str] = set()
         self.acknowledged: dict[int, str] = {}
+        self.holes = False
         self.writer = connect(self.path)
 
     @initialize(page_size=st.sampled_from([512, 4096, 65536]))
@@ -258,6 +260,50 @@ class ReplicatorMachine(RuleBasedStateMachine):
     def lose_a_hint(self, what: str) -> None:
         (self.root / ".app.db-litestream" / "vfsstream" / what).unlink(missing_ok=True)
 
+    @property
+    def meta(self) -> Path:
+        return self.root / ".app.db-litestream"
+
+    @precondition(lambda self: self.database is None)
+    @rule()
+    def lose_the_local_state(self) -> None:
+        """What was captured and not uploaded is gone; its numbers are given anew."""
+        shutil.rmtree(self.meta, ignore_errors=True)
+        up, self.remote_is_up = self.remote_is_up, True
+        self.store.delete(["lock.json"])  # the lease of before has run out meanwhile
+        self.remote_is_up = up
+        self.forget_what_is_not_uploaded()
+
+    @precondition(lambda self: self.database is None)
+    @rule(data=st.data(), size=st.integers(0, 300))
+    def damage_a_local_file(self, data: st.DataObject, size: int) -> None:
+        files = sorted((self.meta / "ltx" / "0").glob("*.ltx"))
+        if files:
+            chosen = data.draw(st.sampled_from(files))
+            if data.draw(st.booleans(), "truncate"):
+                os.truncate(chosen, min(size, chosen.stat().st_size - 1))
+            else:
+                chosen.unlink()
+            self.holes = True
+            self.forget_what_is_not_uploaded()
+
+    def forget_what_is_not_uploaded(self) -> None:
+        reached = max((int(info.max_txid) for level in (0, 9) for info in self.everything(level)), default=0)
+        self.acknowledged = {txid: state for txid, state in self.acknowledged.items() if txid <= reached}
+
+    @precondition(lambda self: self.database is None and not self.readers)
+    @rule(page_size=st.sampled_from([512, 4096, 65536]))
+    def change_the_page_size(self, page_size: int) -> None:
+        for statement in ("PRAGMA journal_mode=delete", f"PRAGMA page_size={page_size}", "VACUUM"):
+            self.writer.execute(statement)
+        self.writer.execute("PRAGMA journal_mode=wal")
+
+    @precondition(lambda self: self.database is not None and self.remote_is_up)
+    @rule()
+    def upload_without_a_base(self) -> None:
+        assert self.database is not None
+        self.database.upload()
+
     # --- the proof
 
     @precondition(lambda self: self.remote_is_up)
@@ -265,8 +311,19 @@ class ReplicatorMachine(RuleBasedStateMachine):
     def restore_somewhere(self, data: st.DataObject) -> None:
         infos = list(self.replica.files(0))
         if infos:
-            chosen = data.draw(st.sampled_from(infos)).max_txid
-            self.check_restored(int(chosen))
+            chosen = int(data.draw(st.sampled_from(infos)).max_txid)
+            if self.leads_to(chosen):
+                self.check_restored(chosen)
+
+    def leads_to(self, txid: int) -> bool:
+        """After the loss of local files a file may wait for the snapshot that leads beyond the hole."""
+        if not self.holes:
+            return True
+        try:
+            restore_plan(self.replica.all_files(), txid=txid)
+        except NotRestorable:
+            return False
+        return True
 
     def check_restored(self, txid: int) -> None:
         target = self.root / "restored.db"
@@ -279,12 +336,17 @@ class ReplicatorMachine(RuleBasedStateMachine):
 
     @invariant()
     def level_0_is_contiguous(self) -> None:
-        up, self.remote_is_up = self.remote_is_up, True
-        txids = [int(info.min_txid) for info in self.replica.files(0)]
-        self.remote_is_up = up
-        if self.database is not None and (reached := self.database.replica_position):
+        txids = [int(info.min_txid) for info in self.everything(0)]
+        if self.database is not None and not self.holes and (reached := self.database.replica_position):
             have = set(txids)
             assert all(txid in have for txid in range(1, int(reached) + 1))
+
+    def everything(self, level: int) -> list[FileInfo]:
+        up, self.remote_is_up = self.remote_is_up, True
+        try:
+            return list(self.replica.files(level))
+        finally:
+            self.remote_is_up = up
 
     def teardown(self) -> None:
         try:
