@@ -12,8 +12,9 @@ from vfsstream.errors import Interrupted, LtxError, UsageError
 from vfsstream.ltx import TXID
 from vfsstream.replica import Replica
 from vfsstream.replicate.copy import copy
+from vfsstream.replicate.progress import FilesProgress
 from vfsstream.replicate.restore import restore
-from vfsstream.replicate.verify import VerifyProgress, verify
+from vfsstream.replicate.verify import verify
 from vfsstream.stores import FileStore, MemoryStore
 
 Golden = Callable[[str], Path]
@@ -21,7 +22,7 @@ Golden = Callable[[str], Path]
 
 @pytest.mark.parametrize("name", ["levels", "mixed-0.5.15", "pruned", "resnapshot", "vacuum"])
 def test_golden_replicas_are_clean(name: str, golden: Golden) -> None:
-    seen: list[VerifyProgress] = []
+    seen: list[FilesProgress] = []
     report = verify(Replica(FileStore(golden(name))), progress=seen.append, image=lambda txid: "ok")
     assert report.ok, report.problems
     assert report.checked == report.files == seen[-1].files

@@ -9,6 +9,9 @@ and 3 would store the database once more each time. The snapshot level holds suc
 above 0 start at the TXID after it. Whoever reads the replica starts at a snapshot and continues with the newest
 file that touches it, Litestream's restore and reader included. While no snapshot exists, level 1 waits: another
 program that took over could otherwise delete the only base because everything after it had been compacted.
+
+A full image with a later TXID, written when nothing less could be proven, does climb: without it a level would have a
+hole, and a hole stops Litestream's compaction of the next level for ever.
 """
 
 from __future__ import annotations

@@ -15,22 +15,13 @@ from vfsstream.ltx.decoder import Decoder
 from vfsstream.ltx.names import LEVELS
 from vfsstream.plan.files import FileInfo
 from vfsstream.replica.replica import Replica
+from vfsstream.replicate.progress import FilesProgress
 
-__all__ = ["CopyProgress", "CopyResult", "copy"]
+__all__ = ["CopyResult", "copy"]
 
 _IN_MEMORY = 8 << 20
 _CHUNK = 1 << 20
 _ROUNDS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class CopyProgress:
-    """How far a copy is: files and bytes, of how many."""
-
-    files: int
-    total_files: int
-    bytes: int
-    total_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +47,7 @@ def copy(
     *,
     parallelism: int = 4,
     dry_run: bool = False,
-    progress: Callable[[CopyProgress], None] | None = None,
+    progress: Callable[[FilesProgress], None] | None = None,
     stop: threading.Event | None = None,
 ) -> CopyResult:
     """Copy every file that the destination lacks, or holds with another size.
@@ -107,7 +98,7 @@ class _Copy:
         source: Replica,
         destination: Replica,
         wanted: list[FileInfo],
-        progress: Callable[[CopyProgress], None] | None,
+        progress: Callable[[FilesProgress], None] | None,
         stop: threading.Event,
     ) -> None:
         self.source, self.destination, self.wanted = source, destination, wanted
@@ -126,7 +117,7 @@ class _Copy:
                     done.append(copied)
                     if self.progress is not None:
                         size = sum(info.size for info in done)
-                        self.progress(CopyProgress(len(done), len(self.wanted), size, total))
+                        self.progress(FilesProgress(len(done), len(self.wanted), size, total))
         return done
 
     def _one(self, info: FileInfo) -> FileInfo | None:

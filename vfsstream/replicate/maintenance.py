@@ -19,6 +19,7 @@ from vfsstream.errors import Interrupted, MissingError, VfsstreamError
 from vfsstream.ltx.header import Header
 from vfsstream.ltx.names import SNAPSHOT_LEVEL, TXID
 from vfsstream.plan.compaction import plan_compaction
+from vfsstream.plan.contiguity import find_problems
 from vfsstream.plan.files import FileInfo
 from vfsstream.plan.restore import restore_plan
 from vfsstream.replica.replica import Replica
@@ -36,7 +37,6 @@ from vfsstream.replicate.timetable import (
     Retired,
     SnapshotTaken,
 )
-from vfsstream.replicate.validate import find_problems
 
 __all__ = ["Maintained", "Maintenance"]
 

@@ -8,12 +8,12 @@ from datetime import timedelta
 from vfsstream.errors import UsageError, VfsstreamError
 from vfsstream.ltx.names import SNAPSHOT_LEVEL
 from vfsstream.plan.compaction import Limits
+from vfsstream.plan.contiguity import Problem
 from vfsstream.plan.files import FileInfo
 from vfsstream.plan.retention import RetentionPolicy
 from vfsstream.replicate.events import Event
 from vfsstream.replicate.retention import RetentionResult
 from vfsstream.replicate.snapshot import SnapshotWay
-from vfsstream.replicate.validate import Problem
 
 __all__ = [
     "Compacted",

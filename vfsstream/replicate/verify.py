@@ -11,24 +11,15 @@ from dataclasses import dataclass
 
 from vfsstream.errors import Interrupted, LtxError, NotFound, UsageError, VfsstreamError
 from vfsstream.ltx.decoder import Decoder
-from vfsstream.ltx.names import LEVELS, SNAPSHOT_LEVEL, TXID
-from vfsstream.plan.contiguity import gaps
+from vfsstream.ltx.names import LEVELS, TXID
+from vfsstream.plan.contiguity import find_problems
 from vfsstream.plan.files import FileInfo
 from vfsstream.plan.points import every_file, restorable
 from vfsstream.plan.restore import restore_plan
 from vfsstream.replica.replica import Replica
+from vfsstream.replicate.progress import FilesProgress
 
-__all__ = ["VerifyProgress", "VerifyReport", "verify"]
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyProgress:
-    """How far a verification is: files and bytes, of how many."""
-
-    files: int
-    total_files: int
-    bytes: int
-    total_bytes: int
+__all__ = ["VerifyReport", "verify"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +56,7 @@ def verify(
     sample: float = 1.0,
     image: Callable[[TXID], str] | None = None,
     parallelism: int = 4,
-    progress: Callable[[VerifyProgress], None] | None = None,
+    progress: Callable[[FilesProgress], None] | None = None,
     stop: threading.Event | None = None,
     seed: int | None = None,
 ) -> VerifyReport:
@@ -94,9 +85,7 @@ def verify(
     chosen = set(plan) | {f for f in everything if sample == 1 or random.Random(f"{seed}{f}").random() < sample}
     reader = _Reader(replica, sorted(chosen), progress, stop or threading.Event())
     problems += reader.run(parallelism)
-    for level in LEVELS:
-        if level != SNAPSHOT_LEVEL:
-            problems += [str(gap) for gap in gaps(files[level])]
+    problems += map(str, find_problems(files, only_gaps=True))
     points = restorable(everything)
     txid = points[-1].max_txid if points else TXID(0)
     finding = image(txid) if image is not None and txid else None
@@ -120,7 +109,7 @@ class _Reader:
         self,
         replica: Replica,
         files: list[FileInfo],
-        progress: Callable[[VerifyProgress], None] | None,
+        progress: Callable[[FilesProgress], None] | None,
         stop: threading.Event,
     ) -> None:
         self.replica, self.files, self.progress, self.stop = replica, files, progress, stop
@@ -136,7 +125,7 @@ class _Reader:
                 self.checked += 1
                 self.bytes += info.size
                 if self.progress is not None:
-                    self.progress(VerifyProgress(self.checked, len(self.files), self.bytes, self._total))
+                    self.progress(FilesProgress(self.checked, len(self.files), self.bytes, self._total))
         return problems
 
     def _check(self, info: FileInfo) -> str | None:
