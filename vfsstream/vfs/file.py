@@ -48,6 +48,7 @@ class ReplicaFile:
     Attributes:
         database: the shared state.
         connection: the connection it belongs to, when known; asked whether it was interrupted.
+        interrupted: asked instead, for a connection that is not apsw's.
         last_error: the last failure, with its cause.
         on_close: called once when SQLite closes the file.
     """
@@ -56,6 +57,7 @@ class ReplicaFile:
         self.database = database
         self.on_close: Callable[[], None] | None = on_close
         self.connection: weakref.ref[apsw.Connection] | None = None
+        self.interrupted: Callable[[], bool] | None = None
         self.last_error: BaseException | None = None
         self._immutable = database.options.immutable
         self._lock = NONE
@@ -138,10 +140,14 @@ class ReplicaFile:
         Raises:
             ReadInterrupted: ``Connection.interrupt()`` was called.
         """
-        if self.connection is None:
-            self.connection = self._find_connection()
-        connection = self.connection() if self.connection is not None else None
-        if connection is not None and connection.is_interrupted:
+        if self.interrupted is not None:
+            ended = self.interrupted()
+        else:
+            if self.connection is None:
+                self.connection = self._find_connection()
+            connection = self.connection() if self.connection is not None else None
+            ended = connection is not None and connection.is_interrupted
+        if ended:
             raise ReadInterrupted("interrupted while waiting for a page")
 
     def _find_connection(self) -> weakref.ref[apsw.Connection] | None:

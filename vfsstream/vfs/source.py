@@ -76,11 +76,20 @@ class PageSource(Protocol):
         """Release threads and files. Waits for nothing remote."""
 
 
-def await_future(future: Future[T], seconds: float, check: Callable[[], None], what: str) -> T:
+def await_future(
+    future: Future[T],
+    seconds: float,
+    check: Callable[[], None],
+    what: str,
+    trouble: Callable[[], BaseException | None] = lambda: None,
+) -> T:
     """The future's result, waited for in slices so that an interrupt or Ctrl-C ends the wait.
 
+    Args:
+        trouble: the last failure that was tried again, if any.
+
     Raises:
-        DeadlineExceeded: ``seconds`` passed; ``what`` names the operation.
+        DeadlineExceeded: ``seconds`` passed; ``what`` names the operation, the cause is the last trouble.
     """
     end = time.monotonic() + seconds
     while True:
@@ -92,7 +101,9 @@ def await_future(future: Future[T], seconds: float, check: Callable[[], None], w
                 return future.result()
             check()
             if left <= 0:
-                raise DeadlineExceeded(f"{what}: no answer within {seconds:g} s") from error
+                cause = trouble()
+                why = f": {cause}" if cause is not None else ""
+                raise DeadlineExceeded(f"{what}: no answer within {seconds:g} s{why}") from cause or error
 
 
 class SimpleSource:
@@ -118,6 +129,7 @@ class SimpleSource:
         self._lock = threading.Lock()
         self._cache: LRUCache[tuple[int, int], bytes] = LRUCache(self._cache_size, getsizeof=len)
         self._flights: dict[tuple[int, int], Future[bytes]] = {}
+        self._trouble: dict[tuple[int, int], BaseException] = {}
         self._pool = Pool(self._workers, "fetch")
 
     def hot(self, pgno: int, version: int) -> bytes | None:
@@ -143,7 +155,8 @@ class SimpleSource:
             self._count["waits"] += 1
         if first:
             self._pool.submit(partial(self._fly, future, key, view, place))
-        return await_future(future, self._deadline, check, f"page {pgno} of {view.files[place.file]}")
+        what = f"page {pgno} of {view.files[place.file]}"
+        return await_future(future, self._deadline, check, what, lambda: self._trouble.get(key))
 
     def _fly(self, future: Future[bytes], key: tuple[int, int], view: View, place: Place) -> None:
         with suppress(InvalidStateError):  # closed meanwhile
@@ -155,6 +168,7 @@ class SimpleSource:
 
     def _landed(self, key: tuple[int, int], future: Future[bytes]) -> None:
         with self._lock:
+            self._trouble.pop(key, None)
             if self._flights.get(key) is future:
                 del self._flights[key]
             if future.exception() is not None:
@@ -183,6 +197,7 @@ class SimpleSource:
                 if not error.retryable or given_up or self._pool.closing.is_set():
                     raise
                 self._count["retries"] += 1
+                self._trouble[pgno, place.version] = error
                 self._pool.closing.wait(pause)
         raise AssertionError("unreachable")
 
