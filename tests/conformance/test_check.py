@@ -15,5 +15,4 @@ def test_a_real_server_passes(place: Place) -> None:
         assert verdicts["put"] == verdicts["ranged get"] == verdicts["delete"] == "ok"
         assert verdicts["clock skew"] in ("ok", "skip")
         assert store.capabilities.can_put_if_absent is (verdicts["conditional put"] == "ok")
-        left = [name for name in store.list_prefixes("") if name.startswith("vfsstream-check")]
-        assert [info for name in left for info in store.list(name + "/")] == [], "an empty directory at most"
+        assert not [name for name in store.list_prefixes("") if name.startswith("vfsstream-check")]

@@ -265,6 +265,17 @@ def test_many_streams_are_open_at_once(store: Store) -> None:
     assert [b"".join(chunks) for chunks in got] == data
 
 
+def test_only_an_empty_directory_is_removed(store: Store) -> None:
+    store.put(key(1), b"x")
+    store.put("ltx/1/0000000000000001-0000000000000002.ltx", b"y")
+    store.remove_directory("ltx/0/")
+    assert store.get(key(1)) == b"x"
+    store.delete([key(1)])
+    for _ in range(2):
+        store.remove_directory("ltx/0/")
+    assert list(store.list_prefixes("ltx/")) == ["1"]
+
+
 def test_directories(store: Store) -> None:
     store.put(key(1), b"x")
     store.put(key(1, 9), b"x")

@@ -32,6 +32,7 @@ from vfsstream.replicate.maintenance import Compacted, MaintenanceSettings, Reti
 from vfsstream.replicate.restore import restore
 from vfsstream.replicate.service import Service, ServiceSettings
 from vfsstream.replicate.settings import Settings
+from vfsstream.stores.wrapper import unwrap
 
 pytestmark = [pytest.mark.interop, pytest.mark.server]
 
@@ -283,7 +284,7 @@ def test_the_same_url_names_the_same_objects(
     keys = [item["Key"] for item in moto.sdk().list_objects_v2(Bucket=bucket)["Contents"]]
     with Replica.open(url) as replica:
         (info,) = replica.files(0)
-        assert keys == [f"{replica.store.inner.settings.path}/{replica.key(info)}"]  # type: ignore[attr-defined]
+        assert keys == [f"{unwrap(replica.store).settings.path}/{replica.key(info)}"]  # type: ignore[attr-defined]
         restore(replica, tmp_path / "restored.db")
         replica.write(0, 2, 2, replica.stream(info), timestamp=1_700_000_000_000)
         assert [f.max_txid for f in replica.files(0)] == [1, 2]

@@ -257,3 +257,28 @@ def test_at_most_so_many_operations_at_once() -> None:
     assert most[0] == 3
     streams = [limited.stream("k") for _ in range(9)]
     assert b"".join(b"".join(stream) for stream in streams) == b"x" * 9, "open streams hold no slot"
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5])
+def test_puts_that_read_the_same_store_do_not_wait_for_each_other(limit: int) -> None:
+    inner = MemoryStore()
+    inner.put("from", b"x" * 100)
+    limited = LimitStore(inner, limit)
+    barrier = threading.Barrier(limit)
+
+    def copy(number: int) -> None:
+        def source() -> Iterator[bytes]:
+            if limit > 2 and number < limit - 1:
+                barrier.wait(30)  # all that may run do
+            yield from limited.stream("from")
+
+        if limit > 2 and number == limit - 1:
+            barrier.wait(30)
+        limited.put(f"to-{number}", source())
+
+    threads = [threading.Thread(target=copy, args=(number,)) for number in range(limit)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sum(1 for info in inner.list("") if info.key.startswith("to-")) == limit

@@ -219,3 +219,17 @@ def test_no_package_is_imported_before_a_request_needs_it(tmp_path: Path) -> Non
         [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_remote_store_has_the_limit_of_its_kind(tmp_path: Path) -> None:
+    from vfsstream.stores.limit import LimitStore
+    from vfsstream.stores.wrapper import StoreWrapper
+
+    for url, limited in (
+        ("s3://b/p?endpoint=http://127.0.0.1:1&region=x", True),
+        ("sftp://u@h/p", True),
+        (str(tmp_path), False),
+    ):
+        with open_store(url) as store:
+            assert isinstance(store, StoreWrapper)
+            assert isinstance(store.inner, LimitStore) is limited

@@ -157,6 +157,9 @@ class Store(ABC):
             AccessDenied: some may not be deleted; the others were.
         """
 
+    def remove_directory(self, prefix: str) -> None:  # noqa: B027 - most stores have no directories
+        """Remove the directory of ``prefix`` if the store has such things and nothing is in it."""
+
     @abstractmethod
     def head(self, key: str) -> ObjectInfo:
         """Size, times and metadata of one object."""

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 
 from vfsstream.errors import AlreadyExists, NotFound, VfsstreamError
 from vfsstream.stores.base import TIMESTAMP, ObjectInfo, Store
-from vfsstream.stores.wrapper import unwrap
 
 __all__ = ["Finding", "check_store"]
 
@@ -249,7 +248,5 @@ class _Checks:
         with contextlib.suppress(VfsstreamError):
             if self.written:
                 self.store.delete(list(self.written))
-        root = getattr(unwrap(self.store), "root", None)
-        if self.store.kind == "file" and root is not None:
-            with contextlib.suppress(OSError):
-                os.rmdir(os.path.join(root, self.directory))
+        with contextlib.suppress(VfsstreamError):
+            self.store.remove_directory(self.directory)

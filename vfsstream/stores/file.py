@@ -202,6 +202,15 @@ class FileStore(Store):
         if denied is not None:
             self._fail(denied, str(denied.filename), "delete")
 
+    def remove_directory(self, prefix: str) -> None:
+        try:
+            (self.root / prefix).rmdir()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                self._fail(error, prefix, "remove the directory")
+
     def head(self, key: str) -> ObjectInfo:
         try:
             return _info(key, self._path(key).stat())

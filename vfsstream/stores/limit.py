@@ -21,7 +21,8 @@ class LimitStore(StoreWrapper):
     """At most ``max_concurrency`` operations at once; the others wait, within the operation's deadline.
 
     A stream counts while it is opened, not while it is read: a merge holds many open streams at once, and would
-    wait for itself.
+    wait for itself. A put whose source is read while it runs never takes the last slot: the source may be read from
+    this very store.
     """
 
     def __init__(self, inner: Store, max_concurrency: int) -> None:
@@ -29,15 +30,22 @@ class LimitStore(StoreWrapper):
             raise ValueError(f"max_concurrency is {max_concurrency}: at least 1")
         super().__init__(inner)
         self._slots = threading.BoundedSemaphore(max_concurrency)
+        self._readers_own = max_concurrency > 1
+        self._writers = threading.BoundedSemaphore(max(1, max_concurrency - 1))
 
     @contextlib.contextmanager
     def _slot(self) -> Iterator[None]:
-        if not self._slots.acquire(timeout=time_left(_LONGEST_WAIT)):
+        with self._one_of(self._slots):
+            yield
+
+    @contextlib.contextmanager
+    def _one_of(self, slots: threading.BoundedSemaphore) -> Iterator[None]:
+        if not slots.acquire(timeout=time_left(_LONGEST_WAIT)):
             raise StoreError(f"{self.describe()}: no operation ended in time to start another", retryable=True)
         try:
             yield
         finally:
-            self._slots.release()
+            slots.release()
 
     def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
         with self._slot():
@@ -65,7 +73,10 @@ class LimitStore(StoreWrapper):
         metadata: Mapping[str, str] | None = None,
         if_absent: bool = False,
     ) -> ObjectInfo:
-        with self._slot():
+        with contextlib.ExitStack() as held:
+            held.enter_context(self._one_of(self._writers))
+            if self._readers_own or isinstance(source, bytes):
+                held.enter_context(self._slot())
             return self.inner.put(key, source, metadata=metadata, if_absent=if_absent)
 
     def delete(self, keys: Iterable[str]) -> None:

@@ -12,7 +12,7 @@ import hashlib
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, urlsplit
@@ -20,6 +20,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 from vfsstream.errors import AccessDenied, StoreError
 from vfsstream.stores.http import Answer, HttpPool
 from vfsstream.stores.once import Once
+from vfsstream.stores.s3_debug import parse_debug, wire_log
 from vfsstream.stores.s3_settings import S3Settings
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ __all__ = ["S3Client", "shared_client"]
 
 _EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 _PROBE_KEY = "vfsstream"
+
+_Exchange = Callable[[str, str, Mapping[str, str], bytes | None], Answer]
 
 _shared: weakref.WeakValueDictionary[tuple[object, ...], S3Client] = weakref.WeakValueDictionary()
 _shared_lock = threading.Lock()
@@ -51,7 +54,10 @@ def shared_client(settings: S3Settings) -> S3Client:
         settings.provider,
         # The SDK reads these when the client is made; two stores opened under different ones are not the same.
         *(os.environ.get(name) for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")),
-        *(os.environ.get(name) for name in ("AWS_PROFILE", "AWS_CA_BUNDLE", "AWS_ENDPOINT_URL_S3")),
+        *(
+            os.environ.get(name)
+            for name in ("AWS_PROFILE", "AWS_CA_BUNDLE", "AWS_ENDPOINT_URL_S3", "LITESTREAM_S3_DEBUG")
+        ),
     )
     with _shared_lock:
         client = _shared.get(key)
@@ -71,7 +77,8 @@ class S3Client:
     def __init__(self, settings: S3Settings) -> None:
         self.settings = settings
         self.pool = HttpPool(verify=settings.verify, ca_bundle=os.environ.get("AWS_CA_BUNDLE") or None)
-        self._once = Once(lambda: _Signer(settings, self.pool), "the connection to S3")
+        self._tell = wire_log(parse_debug(os.environ.get("LITESTREAM_S3_DEBUG", "")))
+        self._once = Once(lambda: _Signer(settings, self._exchange), "the connection to S3")
 
     @property
     def sdk(self) -> Any:
@@ -81,23 +88,36 @@ class S3Client:
     def send(self, method: str, key: str, headers: Mapping[str, str], body: bytes | None = None) -> Answer:
         """Send one signed request for an object and read the answer, whatever its status."""
         url, signed = self._once.get().sign(method, key, headers, body)
-        return self.pool.send(method, url, headers=signed, body=body)
+        return self._exchange(method, url, signed, body)
+
+    def _exchange(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
+        if self._tell is None:
+            return self.pool.send(method, url, headers=headers, body=body)
+        try:
+            answer = self.pool.send(method, url, headers=headers, body=body)
+        except StoreError as error:
+            self._tell(method, url, headers, body, None, {}, b"", error.message)
+            raise
+        self._tell(method, url, headers, body, answer.status, answer.headers, answer.body, "")
+        return answer
 
     @contextmanager
     def open(self, key: str, headers: Mapping[str, str]) -> Iterator[tuple[BaseHTTPResponse, str]]:
         """An object's answer with its body unread, and the URL for messages."""
         url, signed = self._once.get().sign("GET", key, headers, None)
         with self.pool.open("GET", url, headers=signed) as response:
+            if self._tell is not None:
+                self._tell("GET", url, signed, None, response.status, dict(response.headers), b"", "")
             yield response, url
 
 
 class _Signer:
-    def __init__(self, settings: S3Settings, pool: HttpPool) -> None:
+    def __init__(self, settings: S3Settings, exchange: _Exchange) -> None:
         from botocore.auth import S3SigV4Auth
         from botocore.awsrequest import AWSRequest
 
         self._auth, self._request = S3SigV4Auth, AWSRequest
-        self._settings, self._pool = settings, pool
+        self._settings, self._exchange = settings, exchange
         with sdk_errors("connect to", settings.bucket, ""):
             session = _session(settings)
             self._credentials = session.get_credentials()
@@ -152,7 +172,7 @@ class _Signer:
             body = body.read()
         if isinstance(body, str):
             body = body.encode()
-        answer = self._pool.send(request.method, request.url, headers=headers, body=body or None)
+        answer = self._exchange(request.method, request.url, headers, body or None)
         return AWSResponse(request.url, answer.status, answer.headers, _Raw(answer.body))
 
     def _add_headers(self, request: Any, **_: object) -> None:

@@ -232,6 +232,15 @@ class SftpStore(Store):
             return error
         return None
 
+    def remove_directory(self, prefix: str) -> None:
+        path = self._path(prefix.rstrip("/"))
+        with suppress(NotFound), self._channel(prefix, "remove the directory") as channel:
+            try:
+                channel.remove_directory(path)
+            except SftpStatus as status:
+                if status.code != wire.FAILURE:  # what a directory with something in it gives
+                    raise
+
     def describe(self) -> str:
         root = self.root if self.root.startswith("/") or not self.root else f"/{self.root}"
         return f"sftp://{self.login.user}@{self.login.address}{root}"

@@ -26,7 +26,7 @@ _KEPT_HANDLES = 24
 
 # Numbers of the protocol, version 3.
 _OPEN, _CLOSE, _READ, _WRITE, _FSTAT, _FSETSTAT = 3, 4, 5, 6, 8, 10
-_OPENDIR, _READDIR, _REMOVE, _MKDIR, _STAT, _RENAME, _EXTENDED = 11, 12, 13, 14, 17, 18, 200
+_OPENDIR, _READDIR, _REMOVE, _MKDIR, _RMDIR, _STAT, _RENAME, _EXTENDED = 11, 12, 13, 14, 15, 17, 18, 200
 _R_STATUS, _R_HANDLE, _R_DATA, _R_NAME, _R_ATTRS = 101, 102, 103, 104, 105
 _FLAG_READ, _FLAG_WRITE, _FLAG_CREATE, _FLAG_TRUNCATE, _FLAG_EXCLUSIVE = 1, 2, 8, 16, 32
 
@@ -322,6 +322,10 @@ class SftpChannel:
         """Remove one file."""
         self.forget(path)
         self._simple(_REMOVE, path)
+
+    def remove_directory(self, path: str) -> None:
+        """Remove one directory; one that holds something is a FAILURE."""
+        self._simple(_RMDIR, path)
 
     def make_directories(self, path: str) -> None:
         """Make a directory and those above it; existing ones are fine."""

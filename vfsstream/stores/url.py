@@ -91,6 +91,7 @@ STORE_OPTIONS: Mapping[str, frozenset[str]] = {
 }
 """The configuration keys that each kind of store understands, by their names in the configuration file."""
 
+_LOCAL = frozenset({"file", "memory"})
 _PLACE_KEYS = ("path", "bucket", "host", "webdav-url")
 
 
@@ -300,7 +301,8 @@ def open_store(
         options: configuration keys beside the URL, by their names in the configuration file.
         retry: how to try again; by default the policy of its kind. ``RetryPolicy(attempts=1)`` never does.
         trace: called after each attempt of an operation, from the thread that made it.
-        max_concurrency: operations that may run at once; by default any number.
+        max_concurrency: operations that may run at once; by default what its kind of store is good for, and any
+            number on local ones.
 
     Raises:
         UrlError: a URL or key that cannot be understood or honoured.
@@ -320,6 +322,8 @@ def open_store(
     store: Store = module.open_url(parsed, keys)
     if trace is not None:
         store = TraceStore(store, trace)
+    if max_concurrency is None and store.kind not in _LOCAL:
+        max_concurrency = store.capabilities.max_concurrency
     if max_concurrency is not None:
         from vfsstream.stores.limit import LimitStore
 

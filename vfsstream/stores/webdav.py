@@ -345,6 +345,17 @@ class WebDavStore(Store):
         except AccessDenied as error:
             return error
 
+    def remove_directory(self, prefix: str) -> None:
+        directory = self._path(prefix.rstrip("/")) + "/"
+        try:
+            if any(True for _ in self._propfind(directory, "1", prefix, "list")):
+                return  # DELETE takes everything below with it
+        except NotFound:
+            return
+        status = self._simple("DELETE", directory)
+        if status not in (404, 410) and not 200 <= status < 300:
+            self._fail(status, prefix, "remove the directory")
+
     def describe(self) -> str:
         scheme, _, host = self.server.partition("://")
         return f"{'webdavs' if scheme == 'https' else 'webdav'}://{host}{self.root.rstrip('/')}"

@@ -52,6 +52,9 @@ class StoreWrapper(Store):
     def delete(self, keys: Iterable[str]) -> None:
         self.inner.delete(keys)
 
+    def remove_directory(self, prefix: str) -> None:
+        self.inner.remove_directory(prefix)
+
     def head(self, key: str) -> ObjectInfo:
         return self.inner.head(key)
 
