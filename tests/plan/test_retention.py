@@ -16,7 +16,7 @@ from vfsstream.errors import UsageError
 from vfsstream.ltx import TXID
 from vfsstream.plan import FileInfo
 from vfsstream.plan.compaction import plan_compaction
-from vfsstream.plan.retention import RetentionPolicy, retire_l0, retire_level, retire_snapshots
+from vfsstream.plan.retention import RetentionPolicy, l0_states, retire_l0, retire_level, retire_snapshots
 
 NOW = datetime(2026, 3, 5, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -243,3 +243,17 @@ TestLife = Life.TestCase
 TestLifeWithLitestream = LifeWithLitestream.TestCase
 for case in (TestLife, TestLifeWithLitestream):
     case.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
+
+
+def test_what_retention_makes_of_level_0() -> None:
+    base = snapshots((1, 2))
+    old, young = level(0, (2, 2), (3, 3), (4, 4)), level(0, (5, 5), (6, 6), age=HOUR / 60)
+    merged = level(1, (2, 3))
+    states = l0_states([*old, *young], merged, base, NOW, RetentionPolicy())
+    assert states == {"eligible": 2, "not_compacted": 3, "too_recent": 0}
+    merged = level(1, (2, 4)) + level(1, (5, 6), age=HOUR / 60)
+    states = l0_states([*old, *young], merged, base, NOW, RetentionPolicy())
+    assert states == {"eligible": 3, "not_compacted": 0, "too_recent": 2}
+    kept = RetentionPolicy(delete_remote=False)
+    assert l0_states(old, merged, base, NOW, kept)["eligible"] == 0
+    assert l0_states([], [], [], NOW, kept) == {"eligible": 0, "not_compacted": 0, "too_recent": 0}

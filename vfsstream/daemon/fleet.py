@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -23,6 +23,7 @@ from vfsstream.config.replicas import (
     shown,
 )
 from vfsstream.config.schema import Config, Database, ReplicaConfig
+from vfsstream.daemon.diagnosis import diagnose
 from vfsstream.daemon.logs import Log
 from vfsstream.daemon.manager import DatabaseState, NotManaged, NotRunning, SyncAnswer
 from vfsstream.daemon.settings import database_settings, maintenance_settings
@@ -306,15 +307,12 @@ class Fleet:
         """What each database is doing."""
         if path is not None:
             self._known(path)
-        found = []
-        for status in self.service.status():
-            database = status.database
-            if path in (None, database.path):
-                entry = {"path": database.path, "active": False, "txid": int(database.position)}
-                entry |= {"wal_size": database.wal_size, "snapshotting": status.maintenance.running}
-                entry |= {"error": str(database.last_error) if database.last_error else ""}
-                found.append({name: value for name, value in entry.items() if value or name in ("path", "active")})
-        return found
+        now = datetime.now(UTC)
+        return [
+            diagnose(status, self.verdict(status.database.path), now)
+            for status in self.service.status()
+            if path in (None, status.database.path)
+        ]
 
     def close(self, timeout: timedelta) -> ServiceResult:
         """Upload the rest of everything, and end."""
@@ -347,5 +345,6 @@ def _state(status: ServiceStatus, verdict: Verdict | None) -> DatabaseState:
         disk_full=database.disk_full,
         stalled=database.stalled,
         verified_at=verdict.at if verdict else None,
+        l0_files={str(name): count for name, count in status.maintenance.l0.items()} or None,
         verify_problem=verdict.problems[0] if verdict and verdict.problems else None,
     )

@@ -8,18 +8,26 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
-from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from vfsstream.daemon.manager import DatabaseState
 from vfsstream.daemon.verify import Verdict
-from vfsstream.errors import NotFound
+from vfsstream.errors import CorruptError, NotFound
 from vfsstream.replicate import events
+from vfsstream.replicate import timetable as maintenance
 from vfsstream.stores.trace import Trace
 
 __all__ = ["CONTENT_TYPE", "Metrics"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+disable_created_metrics()  # type: ignore[no-untyped-call]
 _BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60)
 _OPERATIONS = {"put": "PUT", "fetch": "GET", "stream": "GET", "list": "LIST", "head": "HEAD", "delete": "DELETE"}
 
@@ -70,6 +78,13 @@ class Metrics:
             mode = "TRUNCATE" if event.result.truncated else "PASSIVE"
             self._add("checkpoint", (path, mode))
             self._add("checkpoint_seconds", (path, mode), event.result.stall_seconds)
+        elif isinstance(event, events.CheckpointFailed):
+            self._add("checkpoint_error", (path, "TRUNCATE" if event.waited else "PASSIVE"))
+        elif isinstance(event, maintenance.MaintenanceFailed):
+            if isinstance(event.error, CorruptError):  # what compaction reads and writes is always checked
+                self._add("verify_error", (path,))
+        elif isinstance(event, maintenance.ProblemsFound):
+            self._add("verify_error", (path,))
         elif isinstance(event, events.FullImage):
             self._add("full_images", (path,))
         elif isinstance(event, events.Stalled):
@@ -105,14 +120,28 @@ class Metrics:
 
     def text(self) -> bytes:
         """The answer to a scrape."""
-        return generate_latest(self.registry)
+        # Names that do not end in _total: the library knows no counters of that kind, Litestream's are.
+        return generate_latest(self.registry).replace(b" untyped\n", b" counter\n")
 
     def collect(self) -> Iterator[Metric]:
         """What the registry asks for."""
         with self._lock:
             counts = dict(self._counts)
-        yield from _counted(counts)
-        yield from _gauges(self._states())
+        states = self._states()
+        yield from _counted(_zeros(states) | counts)
+        yield from _gauges(states)
+
+
+def _zeros(states: Sequence[DatabaseState]) -> dict[tuple[str, tuple[str, ...]], float]:
+    """Counters of known databases begin at 0, so that the first failure is an increase."""
+    plain = ("sync", "sync_error", "sync_seconds", "wal_bytes", "verify_error")
+    ours = ("full_images", "stalls", "uploaded_files", "uploaded_bytes", "verifications", "verified_bytes")
+    found: dict[tuple[str, tuple[str, ...]], float] = {}
+    for state in states:
+        found |= {(name, (state.path,)): 0.0 for name in (*plain, *ours)}
+        found |= {("checkpoint_error", (state.path, mode)): 0.0 for mode in ("PASSIVE", "TRUNCATE")}
+        found |= {("verify_errors", (state.path, reason)): 0.0 for reason in ("damage", "unreachable")}
+    return found
 
 
 def _counted(counts: dict[tuple[str, tuple[str, ...]], float]) -> Iterator[Metric]:
@@ -188,6 +217,14 @@ def _gauges(states: Sequence[DatabaseState]) -> Iterator[Metric]:
         ),
         ("vfsstream_verified_ok", "1 when the last verification found the replica whole", whole),
     )
+    # A gauge in spite of its name, as Litestream's; the whole path, because file names alone may collide.
+    retention = Metric(
+        "litestream_l0_retention_files_total", "Level-0 files by what retention makes of them", "gauge"
+    )
+    for state in states:
+        for status, count in (state.l0_files or {}).items():
+            retention.add_sample(retention.name, {"db": state.path, "status": status}, count)
+    yield retention
     for name, text, value in gauges:
         family = GaugeMetricFamily(name, text, labels=("db",))
         for state in states:

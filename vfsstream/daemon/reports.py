@@ -63,6 +63,8 @@ class Reports:
             log.info("writing a full image", db=path, txid=event.txid, reason=event.reason)
         elif isinstance(event, events.Checkpointed):
             log.debug("checkpoint", db=path, frames=event.result.done_frames, truncated=event.result.truncated)
+        elif isinstance(event, events.CheckpointFailed):
+            self._error(event, "checkpoint failed", event.error)
         elif isinstance(event, (events.SyncFailed, events.UploadFailed)):
             self._error(
                 event, "sync failed" if isinstance(event, events.SyncFailed) else "upload failed", event.error

@@ -14,12 +14,23 @@ from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Literal
 
 from vfsstream.errors import UsageError
 from vfsstream.ltx.names import TXID
 from vfsstream.plan.files import FileInfo
 
-__all__ = ["RetentionPolicy", "SnapshotPlan", "retire_l0", "retire_level", "retire_snapshots"]
+__all__ = [
+    "L0State",
+    "RetentionPolicy",
+    "SnapshotPlan",
+    "l0_states",
+    "retire_l0",
+    "retire_level",
+    "retire_snapshots",
+]
+
+L0State = Literal["eligible", "not_compacted", "too_recent"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +127,20 @@ def retire_l0(
         if holders.hold(info) or info.max_txid < reachable or _superseded_base(info, snapshots, now, policy):
             gone.append(info)
     return gone
+
+
+def l0_states(
+    l0: Sequence[FileInfo],
+    l1: Sequence[FileInfo],
+    snapshots: Sequence[FileInfo],
+    now: datetime,
+    policy: RetentionPolicy,
+) -> dict[L0State, int]:
+    """How many level-0 files may go, wait for a compaction, or stay because they are young (or the newest)."""
+    gone = set(retire_l0(l0, l1, snapshots, now, policy)) if policy.delete_remote else set()
+    end = max((info.max_txid for info in (*l1, *snapshots)), default=TXID(0))
+    waiting = sum(1 for info in l0 if info not in gone and info.max_txid > end)
+    return {"eligible": len(gone), "not_compacted": waiting, "too_recent": len(l0) - len(gone) - waiting}
 
 
 class _Holders:

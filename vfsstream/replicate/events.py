@@ -11,6 +11,7 @@ from vfsstream.ltx.names import TXID
 from vfsstream.plan.files import FileInfo
 
 __all__ = [
+    "CheckpointFailed",
     "CheckpointResult",
     "Checkpointed",
     "Event",
@@ -94,6 +95,14 @@ class Checkpointed(Event):
     """A checkpoint ran."""
 
     result: CheckpointResult
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointFailed(Event):
+    """A checkpoint did not come to its end; ``waited`` when it was to wait for readers and truncate."""
+
+    error: Exception
+    waited: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -298,10 +298,12 @@ class LocalDatabase:
     def _run_checkpoint(self, capture: Capture, source: Source, *, wait: bool) -> CheckpointResult:
         try:
             result, written = checkpoint(source, capture, self.settings, wait_for_readers=wait)
-        except BaseException:
+        except BaseException as error:
             # Whether the read transaction was held without a break is unknown now: begin anew from what is on disk.
             self._drop_source()
             self._pacing.record(time.monotonic(), b"", complete=False)
+            if isinstance(error, Exception):
+                self._emit(events.CheckpointFailed(str(self.path), events.now(), error, wait))
             raise
         for one in written:
             self._note(one)

@@ -22,6 +22,7 @@ from vfsstream.plan.compaction import plan_compaction
 from vfsstream.plan.contiguity import find_problems
 from vfsstream.plan.files import FileInfo
 from vfsstream.plan.restore import restore_plan
+from vfsstream.plan.retention import L0State, l0_states
 from vfsstream.replica.replica import Replica
 from vfsstream.replicate.catalogue import Catalogue
 from vfsstream.replicate.compactor import Compactor
@@ -89,6 +90,7 @@ class Maintenance:
         self.database, self.settings = database, settings or MaintenanceSettings()
         self.catalogue = Catalogue()
         self.errors: dict[str, VfsstreamError] = {}
+        self.l0_states: Mapping[L0State, int] = {}  # replaced, never changed
         self._observer = observer or (lambda event: None)
         self._stop = stop or threading.Event()
         self._wall, self._monotonic = wall, monotonic
@@ -336,6 +338,8 @@ class Maintenance:
         newest = self.catalogue.newest(1)
         if newest is not None:
             self.database.forget_local(int(newest.max_txid))
+        levels = (self.catalogue.files(0), self.catalogue.files(1), self.catalogue.snapshots())
+        self.l0_states = l0_states(*levels, self._now(), self.settings.retention)
         self._report(self._retention.enforce_l0(self._now()))
         with self._lock:
             if len(self.catalogue.files(0)) <= 1 or not self.settings.retention.delete_remote:

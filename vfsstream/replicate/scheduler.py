@@ -32,7 +32,7 @@ class Managed:
 
     def __init__(self, database: Database, maintenance: Maintenance, stop: threading.Event, describe: str) -> None:
         self.database, self.maintenance, self.stop, self.replica = database, maintenance, stop, describe
-        self.busy: set[_Kind] = set()
+        self.busy: dict[_Kind, float] = {}  # what runs, since when by the monotonic clock
         self.enabled = False
         self.next_look = 0.0
 
@@ -154,12 +154,12 @@ class Scheduler:
         with self._lock:
             if kind in managed.busy or not managed.enabled:
                 return False
-            managed.busy.add(kind)
+            managed.busy[kind] = time.monotonic()
             return True
 
     def _release(self, managed: Managed, kind: _Kind) -> None:
         with self._idle:
-            managed.busy.discard(kind)
+            managed.busy.pop(kind, None)
             self._idle.notify_all()
 
     def _run(self, managed: Managed, kind: _Kind, work: Callable[[], None]) -> None:

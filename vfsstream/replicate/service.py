@@ -233,13 +233,17 @@ class Service:
     def status(self) -> list[ServiceStatus]:
         """Every database, by path."""
         with self._lock:
-            everyone = [(m, m.enabled, "maintenance" in m.busy) for m in self._managed.values() if m is not None]
+            everyone = [(m, m.enabled, dict(m.busy)) for m in self._managed.values() if m is not None]
+        now = time.monotonic()
         found = [
             ServiceStatus(
                 m.database.status(),
                 m.replica,
                 enabled,
-                MaintenanceStatus(_levels(m), dict(m.maintenance.errors), busy),
+                MaintenanceStatus(
+                    _levels(m), dict(m.maintenance.errors), "maintenance" in busy, dict(m.maintenance.l0_states)
+                ),
+                {kind: now - since for kind, since in busy.items()},
             )
             for m, enabled, busy in everyone
         ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from vfsstream.errors import UsageError, VfsstreamError
 from vfsstream.ltx.names import TXID
+from vfsstream.plan.retention import L0State
 from vfsstream.replicate.settings import Settings
 from vfsstream.replicate.status import CloseResult, DatabaseStatus
 from vfsstream.replicate.timetable import MaintenanceSettings
@@ -48,21 +50,28 @@ class MaintenanceStatus:
         levels: ``{level: (files, newest TXID)}`` as far as known.
         errors: the last error of each task that fails at the moment.
         running: a task runs now.
+        l0: what the last retention pass made of the level-0 files; empty before the first.
     """
 
     levels: dict[int, tuple[int, TXID]]
     errors: dict[str, VfsstreamError]
     running: bool
+    l0: Mapping[L0State, int]
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """One look at one database of the service."""
+    """One look at one database of the service.
+
+    Attributes:
+        busy: seconds since which each kind of job (``capture upload maintenance``) that runs now has been running.
+    """
 
     database: DatabaseStatus
     replica: str
     enabled: bool
     maintenance: MaintenanceStatus
+    busy: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
