@@ -184,20 +184,23 @@ def first_sync(program: str, root: Path, megabytes: int) -> dict[str, float]:
     }
 
 
-def measure(program: str, options: argparse.Namespace) -> dict[str, float]:
+Part = Callable[[str, Path, argparse.Namespace], dict[str, float]]
+PARTS: dict[str, Part] = {
+    "idle1": lambda name, root, options: idle(name, root, 1, options.seconds),
+    "idle": lambda name, root, options: idle(name, root, options.databases, options.seconds),
+    "latency": lambda name, root, options: latency(name, root, options.commits),
+    "load100": lambda name, root, options: load(name, root, 100, options.seconds),
+    "load1000": lambda name, root, options: load(name, root, 1000, options.seconds),
+    "first": lambda name, root, options: first_sync(name, root, options.size),
+}
+
+
+def measure(program: str, names: list[str], options: argparse.Namespace) -> dict[str, float]:
     results: dict[str, float] = {}
-    parts: list[Callable[[str, Path], dict[str, float]]] = [
-        lambda name, root: idle(name, root, 1, options.seconds),
-        lambda name, root: idle(name, root, options.databases, options.seconds),
-        lambda name, root: latency(name, root, options.commits),
-        lambda name, root: load(name, root, 100, options.seconds),
-        lambda name, root: load(name, root, 1000, options.seconds),
-        lambda name, root: first_sync(name, root, options.size),
-    ]
-    for part in parts:
+    for name in names:
         root = Path(tempfile.mkdtemp(prefix="vfsstream-bench-"))
         try:
-            results.update(part(program, root))
+            results.update(PARTS[name](program, root, options))
         finally:
             shutil.rmtree(root, ignore_errors=True)
     return results
@@ -206,16 +209,23 @@ def measure(program: str, options: argparse.Namespace) -> dict[str, float]:
 def main() -> None:
     """Measure both and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "parts", nargs="*", choices=[[], *PARTS], help="all without; each takes less than five minutes"
+    )
+    parser.add_argument("--alone", action="store_true", help="leave the peer out")
     parser.add_argument("--size", type=int, default=1000, help="megabytes of the first sync")
     parser.add_argument("--databases", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each idle and load measurement")
     parser.add_argument("--commits", type=int, default=20)
     options = parser.parse_args()
-    theirs, ours = measure("litestream", options), measure("vfsstream", options)
+    names = options.parts or list(PARTS)
+    ours = measure("vfsstream", names, options)
+    theirs = {} if options.alone else measure("litestream", names, options)
     table = Table("", "litestream", "vfsstream", "ratio")
-    for name, value in theirs.items():
-        mine = ours[name]
-        table.add_row(name, f"{value:.3f}", f"{mine:.3f}", f"{value / mine:.1f}×" if mine else "")
+    for name, mine in ours.items():
+        value = theirs.get(name)
+        ratio = f"{value / mine:.1f}×" if mine and value is not None else ""
+        table.add_row(name, "" if value is None else f"{value:.3f}", f"{mine:.3f}", ratio)
     Console(width=110).print(table)
 
 

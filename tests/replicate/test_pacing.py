@@ -8,7 +8,6 @@ from vfsstream.errors import UsageError
 from vfsstream.ltx.names import TXID
 from vfsstream.replicate.backoff import Backoff, Pace
 from vfsstream.replicate.checkpoint import Pacing, Situation, is_due
-from vfsstream.replicate.replicator import PollRate
 from vfsstream.replicate.settings import Settings
 from vfsstream.replicate.status import Lag
 from vfsstream.replicate.wal import frame_end
@@ -37,13 +36,6 @@ def test_a_pace_lets_a_burst_through_and_then_holds_the_average() -> None:
             written.append(now)
     assert written[:3] == [100.0, 100.01, 100.02]
     assert 11 <= len(written) <= 13
-
-
-def test_an_idle_database_is_looked_at_less_often() -> None:
-    rate = PollRate(0.01)
-    rate.changed(100.0)
-    assert rate.pause(101.0) == pytest.approx(0.01)
-    assert rate.pause(200.0) == pytest.approx(0.1)
 
 
 def test_the_lag_counts_from_the_commit_not_from_the_capture() -> None:

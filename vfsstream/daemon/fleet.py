@@ -219,9 +219,8 @@ class Fleet:
     def subjects(self) -> dict[str, Subject]:
         """The databases whose replicas can be verified now: those that are replicated and have been uploaded."""
         found = {}
-        for status in self.service.status():
-            path = status.database.path
-            subject = self._subject(path) if status.enabled and status.database.replica_position else None
+        for path, reached in self.service.positions().items():
+            subject = self._subject(path) if reached else None
             if subject is not None:
                 found[path] = subject
         return found

@@ -27,7 +27,7 @@ from vfsstream.replicate.verify import VerifyReport, verify
 
 __all__ = ["Paced", "Subject", "Verdict", "Verifier", "VerifySettings", "due_at", "image_check", "load", "save"]
 
-_LOOK = 1.0
+_LOOK = 5.0
 _RETRY = timedelta(minutes=1)
 _DAMAGED_RETRY = timedelta(hours=1)
 _SHOWN = 20

@@ -33,6 +33,10 @@ class Backoff:
         """Whether the pause is over."""
         return now >= self._until
 
+    def wait(self, now: float) -> float:
+        """Seconds until the pause is over."""
+        return max(0.0, self._until - now)
+
 
 class Pace:
     """Lets a burst through at once and holds constant traffic to an average.
@@ -53,7 +57,12 @@ class Pace:
     def ready(self, now: float) -> bool:
         """Whether one may come now."""
         self._refill(now)
-        return self._tokens >= 1.0
+        return self._tokens >= 1.0 - 1e-6  # what :meth:`wait` said may fall short by a rounding
+
+    def wait(self, now: float) -> float:
+        """Seconds until one may come."""
+        self._refill(now)
+        return max(0.0, (1.0 - self._tokens) * self._interval)
 
     def take(self, now: float) -> None:
         """One came."""

@@ -16,35 +16,13 @@ from vfsstream.replica import Replica
 from vfsstream.replicate.backoff import Backoff
 from vfsstream.replicate.database import Database
 from vfsstream.replicate.events import Observer
+from vfsstream.replicate.lookout import Lookout
 from vfsstream.replicate.settings import Settings
 from vfsstream.replicate.status import CloseResult, DatabaseStatus
 
-__all__ = ["PollRate", "Replicator", "ensure_base", "once"]
+__all__ = ["Replicator", "ensure_base", "once"]
 
 _KEEP_LOCAL = 100  # uploaded files that stay for comparisons with the replica
-_SLOWEST = 10  # an idle database is looked at this many times less often
-_LIVELY = 2.0  # seconds after a change during which looks come at full rate
-
-
-class PollRate:
-    """How long to sleep until the next look: short while commits come, longer when nothing happens. Pure.
-
-    Args:
-        interval: seconds between looks at full rate.
-    """
-
-    def __init__(self, interval: float) -> None:
-        self._interval = interval
-        self._changed_at = 0.0
-
-    def changed(self, now: float) -> None:
-        """A commit was seen at monotonic time ``now``."""
-        self._changed_at = now
-
-    def pause(self, now: float) -> float:
-        """Seconds to sleep."""
-        quiet = max(0.0, now - self._changed_at - _LIVELY)
-        return self._interval * min(float(_SLOWEST), 1.0 + quiet)
 
 
 class Replicator:
@@ -79,6 +57,7 @@ class Replicator:
         self._stop = threading.Event()
         self._captured = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._lookout: Lookout[None] | None = None
         self._result: CloseResult | None = None
         interval, longest = self.database.settings.sync_interval, self.database.settings.max_backoff
         self._base_backoff = Backoff(interval.total_seconds(), longest.total_seconds())
@@ -94,6 +73,11 @@ class Replicator:
         self.database.open()
         self._stop.clear()
         self._result = None
+        intervals = self.database.settings
+        self._lookout = Lookout(
+            intervals.poll_interval.total_seconds(), intervals.monitor_interval.total_seconds()
+        )
+        self._lookout.watch([(self.database, None)])
         name = self.database.path.name
         self._threads = [
             threading.Thread(target=self._capture_loop, name=f"vfsstream-capture-{name}", daemon=True),
@@ -104,16 +88,18 @@ class Replicator:
 
     def _capture_loop(self) -> None:
         database = self.database
-        rate = PollRate(database.settings.poll_interval.total_seconds())
-        while not self._stop.is_set():
-            if database.poll_capture():
-                before = database.position
+        lookout = self._lookout
+        assert lookout is not None
+        try:
+            while not self._stop.is_set():
+                if not lookout.due():
+                    continue
                 database.step_capture()
-                if database.position != before:
-                    rate.changed(time.monotonic())
+                lookout.stir(database)
                 if database.poll_upload():
                     self._captured.set()
-            self._stop.wait(rate.pause(time.monotonic()))
+        finally:
+            lookout.close()
 
     def _upload_loop(self) -> None:
         database = self.database
@@ -191,6 +177,8 @@ class Replicator:
             deadline = time.monotonic() + self.database.settings.shutdown_sync_timeout.total_seconds()
         self._stop.set()
         self._captured.set()
+        if self._lookout is not None:
+            self._lookout.wake()
         for thread in self._threads:
             thread.join(max(0.1, deadline - time.monotonic()))
         if any(thread.is_alive() for thread in self._threads):

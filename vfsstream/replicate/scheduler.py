@@ -1,7 +1,7 @@
-"""One thread that looks at every database, and bounded pools of workers for what is due.
+"""One thread that finds what is due, and bounded pools of workers that do it.
 
-A look costs a few hundred nanoseconds per database. Each database has at most one job of each kind at a time. No I/O
-is done under a lock, and a slow upload or a large snapshot of one database holds up no other's capture.
+An idle database costs a look of a few microseconds a second. Each database has at most one job of each kind at a
+time. No I/O is done under a lock, and a slow upload or a large snapshot of one database holds up no other's capture.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 from vfsstream.replicate.database import Database
+from vfsstream.replicate.lookout import Lookout
 from vfsstream.replicate.maintenance import Maintenance
-from vfsstream.replicate.replicator import PollRate
+from vfsstream.replicate.pacing import round_for
 from vfsstream.replicate.servicestatus import ServiceSettings
 
 __all__ = ["Managed", "Scheduler"]
@@ -23,6 +23,7 @@ __all__ = ["Managed", "Scheduler"]
 _log = logging.getLogger(__name__)
 
 _MAINTENANCE_LOOK = 0.2
+_LONGEST_REST = 60.0
 _STALL_LOOK = 2.0
 _Kind = Literal["capture", "upload", "maintenance"]
 
@@ -50,10 +51,10 @@ class Scheduler:
         self._idle = threading.Condition(lock)
         self._active: tuple[Managed, ...] = ()  # replaced, never changed; guarded by _lock
         self._stop = threading.Event()
-        self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._pools: dict[_Kind, ThreadPoolExecutor] = {}
-        self._rate = PollRate(settings.database.poll_interval.total_seconds())
+        poll = settings.database.poll_interval.total_seconds()
+        self._lookout: Lookout[Managed] = Lookout(poll, kernel=settings.kernel_events)
         self._next_stall_look = 0.0
 
     def start(self) -> None:
@@ -83,14 +84,17 @@ class Scheduler:
         """Look at these from now on. The lock is held."""
         assert self._lock.locked()
         self._active = active
-        self._wake.set()
+        intervals = [seconds for managed in active for seconds in _intervals(managed)]
+        self._lookout.watch(((managed.database, managed) for managed in active), round_for(intervals))
 
     def stop(self, deadline: float) -> None:
         """Look no more; jobs that run go on."""
         self._stop.set()
-        self._wake.set()
+        self._lookout.wake()
         if self._thread is not None:
             self._thread.join(max(1.0, deadline - time.monotonic()))
+        else:
+            self._lookout.close()
 
     def end_workers(self, *, wait: bool) -> None:
         """End the pools."""
@@ -104,51 +108,65 @@ class Scheduler:
             return not managed.busy
 
     def _loop(self) -> None:
-        while not self._stop.is_set():
-            now = time.monotonic()
-            look_for_stalls = now >= self._next_stall_look
-            if look_for_stalls:
-                self._next_stall_look = now + _STALL_LOOK
-            for managed in self._active:
-                try:
-                    self._look_at(managed, now, look_for_stalls)
-                except Exception:
-                    _log.exception("looking at %s failed", managed.database.path)
-            self._wake.wait(self._rate.pause(time.monotonic()))
-            self._wake.clear()
+        try:
+            while not self._stop.is_set():
+                for managed in self._lookout.due():
+                    self._submit(managed, "capture")
+                if self._lookout.in_round:
+                    self._round(time.monotonic())
+        finally:
+            self._lookout.close()
 
-    def _look_at(self, managed: Managed, now: float, look_for_stalls: bool) -> None:
-        database = managed.database
-        if database.poll_capture():
-            self._submit(managed, "capture", lambda: self._capture(managed))
-        if database.poll_upload():
-            self._submit(managed, "upload", database.step_upload)
+    def _round(self, now: float) -> None:
+        look_for_stalls = now >= self._next_stall_look
+        if look_for_stalls:
+            self._next_stall_look = now + _STALL_LOOK
+        for managed in self._active:
+            try:
+                self._attend(managed, now)
+                if look_for_stalls:
+                    managed.database.watch()
+            except Exception:
+                _log.exception("looking at %s failed", managed.database.path)
+
+    def _attend(self, managed: Managed, now: float) -> None:
+        """Uploads after a pause, and maintenance when its time has come."""
+        if managed.database.poll_upload():
+            self._submit(managed, "upload")
         if now >= managed.next_look:
             due = managed.maintenance.seconds_until_due()
-            managed.next_look = now + min(max(due, _MAINTENANCE_LOOK), 1.0)
+            managed.next_look = now + min(max(due, _MAINTENANCE_LOOK), _LONGEST_REST)
             if due <= 0:
-                self._submit(managed, "maintenance", managed.maintenance.run)
-        if look_for_stalls:
-            database.watch()
+                self._submit(managed, "maintenance")
 
-    def _capture(self, managed: Managed) -> None:
-        before = managed.database.position
-        managed.database.step_capture()
-        if managed.database.position != before:
-            self._rate.changed(time.monotonic())
-            self._wake.set()
+    def _work(self, managed: Managed, kind: _Kind) -> None:
+        if kind == "capture":
+            managed.database.step_capture()
+        elif kind == "upload":
+            managed.database.step_upload()
+        else:
+            managed.maintenance.run()
 
-    def _submit(self, managed: Managed, kind: _Kind, work: Callable[[], None]) -> None:
+    def _follow_up(self, managed: Managed, kind: _Kind) -> None:
+        """What a finished job makes due."""
+        if kind == "capture":
+            self._lookout.stir(managed.database)
+        else:
+            managed.next_look = 0.0
+        if kind != "maintenance" and managed.database.poll_upload():
+            self._submit(managed, "upload")
+
+    def _submit(self, managed: Managed, kind: _Kind) -> None:
         if self._take(managed, kind):
             try:
-                self._pools[kind].submit(self._run, managed, kind, work)
+                self._pools[kind].submit(self._run, managed, kind)
             except RuntimeError:  # the pool is shut down
                 self._release(managed, kind)
 
     def maintain(self, managed: Managed) -> None:
         """Run a database's maintenance in this thread, unless a worker is at it."""
         if self._take(managed, "maintenance"):
-            self._run(managed, "maintenance", managed.maintenance.run)
+            self._run(managed, "maintenance")
 
     def _take(self, managed: Managed, kind: _Kind) -> bool:
         with self._lock:
@@ -162,11 +180,22 @@ class Scheduler:
             managed.busy.pop(kind, None)
             self._idle.notify_all()
 
-    def _run(self, managed: Managed, kind: _Kind, work: Callable[[], None]) -> None:
+    def _run(self, managed: Managed, kind: _Kind) -> None:
         try:
-            work()
+            self._work(managed, kind)
         except Exception:
             _log.exception("%s of %s failed unexpectedly", kind, managed.database.path)
             time.sleep(0.2)  # whatever it is, do not spin on it
         finally:
             self._release(managed, kind)
+            self._follow_up(managed, kind)
+
+
+def _intervals(managed: Managed) -> list[float]:
+    """Seconds that must not pass between two looks, lest something runs late by more than half its interval."""
+    timetable = managed.maintenance.settings
+    halves = (*timetable.levels, timetable.l0_check_interval, timetable.snapshot_interval)
+    return [
+        managed.database.settings.monitor_interval.total_seconds(),
+        *(interval.total_seconds() / 2 for interval in halves),
+    ]

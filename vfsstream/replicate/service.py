@@ -249,6 +249,11 @@ class Service:
         ]
         return sorted(found, key=lambda status: status.database.path)
 
+    def positions(self) -> dict[str, TXID]:
+        """What is replicated now, with how far each replica is known to reach; costs no system call."""
+        found = ((m.database.path, m.database.replica_position) for m in self._scheduler.active)
+        return {str(path): reached for path, reached in found if reached is not None}
+
     def behind(self, within: timedelta) -> list[str]:
         """Databases whose replica misses something older than this, or that was never reached.
 

@@ -26,6 +26,7 @@ class ServiceSettings:
         capture_workers: databases captured at once.
         upload_workers: databases uploading at once.
         maintenance_workers: compactions, snapshots and retention passes at once.
+        kernel_events: let the kernel tell when a log is written, where it can; otherwise look all the time.
         shutdown_timeout: for all databases together when the service is closed without a deadline.
     """
 
@@ -34,6 +35,7 @@ class ServiceSettings:
     capture_workers: int = 4
     upload_workers: int = 8
     maintenance_workers: int = 2
+    kernel_events: bool = True
     shutdown_timeout: timedelta = timedelta(seconds=30)
 
     def __post_init__(self) -> None:
