@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate
 from typing import NamedTuple
 
 from vfsstream.errors import LtxError
@@ -35,18 +36,25 @@ class Run(NamedTuple):
         pgnos: page numbers, ascending.
         data: each page behind the head of its frame.
         head: bytes of a head.
-        frames: the frames as stored, when they were asked for, else empty.
+        raw: the frames as stored, one behind the other.
+        sizes: bytes of each frame.
     """
 
     pgnos: list[int]
     data: bytes
     head: int
-    frames: list[bytes]
+    raw: bytes | memoryview
+    sizes: list[int]
 
     def pages(self) -> list[memoryview]:
         """The pages, nothing copied."""
         view, stride = memoryview(self.data), len(self.data) // len(self.pgnos)
         return [view[end - stride + self.head : end] for end in range(stride, len(view) + 1, stride)]
+
+    def frames(self) -> list[bytes]:
+        """The frames as stored."""
+        ends = list(accumulate(self.sizes))
+        return [bytes(self.raw[end - size : end]) for end, size in zip(ends, self.sizes, strict=True)]
 
 
 class Batch(NamedTuple):
@@ -152,15 +160,6 @@ class Decoder:
         for batch in self.batches():
             yield from zip(batch.pgnos, batch.pages, strict=True)
 
-    def frames(self, batch_size: int = _BATCH) -> Iterator[tuple[int, bytes, bytes]]:
-        """``(pgno, frame, page)`` of every page, the frame as stored.
-
-        Args:
-            batch_size: bytes of pages decoded ahead.
-        """
-        for batch in self.batches(batch_size, frames=True):
-            yield from zip(batch.pgnos, batch.frames, batch.pages, strict=True)
-
     def batches(self, batch_size: int = _BATCH, *, frames: bool = False) -> Iterator[Batch]:
         """Every page in batches.
 
@@ -168,18 +167,22 @@ class Decoder:
             batch_size: bytes of pages in a batch; at least one page.
             frames: give the stored frames too.
         """
-        for run in self.runs(batch_size, frames=frames):
-            yield Batch(run.pgnos, [bytes(page) for page in run.pages()], run.frames)
+        for run in self.runs(lambda: batch_size):
+            yield Batch(run.pgnos, [bytes(page) for page in run.pages()], run.frames() if frames else [])
 
-    def runs(self, batch_size: int = _BATCH, *, frames: bool = False) -> Iterator[Run]:
-        """Every page in batches, pages not cut apart: the fast way. Arguments as for :meth:`batches`."""
-        limit = max(1, batch_size // self.header.page_size)
+    def runs(self, batch_size: Callable[[], int] = lambda: _BATCH) -> Iterator[Run]:
+        """Every page in batches, pages not cut apart: the fast way.
+
+        Args:
+            batch_size: gives the bytes of pages of the next batch; at least one page is read.
+        """
         try:
             while True:
                 kind = self._next_kind()
                 if kind is None:
                     break
-                run = self._blocks(limit, frames) if kind == BLOCK else self._legacy(limit, frames)
+                limit = max(1, batch_size() // self.header.page_size)
+                run = self._blocks(limit) if kind == BLOCK else self._legacy(limit)
                 self._crc = crc64(run.data, self._crc)
                 self._pgnos.extend(run.pgnos)
                 self._track_pages(run)
@@ -198,34 +201,35 @@ class Decoder:
         pgno, flags = PAGE_HEAD.unpack_from(buffer.data, buffer.position)
         return None if pgno == 0 and flags == 0 else int(flags)
 
-    def _blocks(self, limit: int, keep: bool) -> Run:
+    def _blocks(self, limit: int) -> Run:
         """Up to ``limit`` pages in today's encoding."""
         buffer, order, page_size = self._buffer, self._order, self.header.page_size
         longest, unpack, head_size = max_block_size(page_size), FRAME_HEAD.unpack_from, FRAME_HEAD.size
         parts: list[bytes | memoryview] = []
         pgnos: list[int] = []
         sizes: list[int] = []
-        base, start, data = buffer.base, buffer.position, buffer.data
-        first, available, view = base + start, len(data), memoryview(data)
+        start, data = buffer.position, buffer.data
+        offset, since, available, view = buffer.base + start, start, len(data), memoryview(data)
+        raw: list[memoryview] = []
         while len(pgnos) < limit:
             body = start + head_size
-            if body > available:
-                if not buffer.fill(head_size):
-                    raise buffer.truncated("a page header")
-                base, start, data = buffer.base, buffer.position, buffer.data
-                available, view, body = len(data), memoryview(data), start + head_size
-            pgno, flags, size = unpack(data, start)
-            if flags != BLOCK:
-                break
-            if size > longest:
-                raise LtxError(f"LZ4 block of {size} bytes for a page of {page_size}")
-            end = body + size
-            if end > available:
-                if not buffer.fill(head_size + size):
-                    raise buffer.truncated(f"page {pgno}")
-                start, data = buffer.position, buffer.data
-                available, view, body = len(data), memoryview(data), start + head_size
+            end = body
+            if body <= available:
+                pgno, flags, size = unpack(data, start)
+                if flags != BLOCK:
+                    break
+                if size > longest:
+                    raise LtxError(f"LZ4 block of {size} bytes for a page of {page_size}")
                 end = body + size
+            if end > available or body > available:
+                # What follows the last frame is longer than a head, so a head can always be awaited.
+                raw.append(view[since:start])
+                if not buffer.fill(end - start):
+                    raise buffer.truncated(f"page {pgno}" if end > body else "a page header")
+                start = since = buffer.position
+                data = buffer.data
+                available, view = len(data), memoryview(data)
+                continue
             order.add(pgno)
             parts += (stored_head, view[start:body], block_size(size), view[body:end])
             pgnos.append(pgno)
@@ -234,19 +238,19 @@ class Decoder:
         try:
             pages = inflate_frames(parts, page_size)
         except LtxError as error:
-            wrong = error.offset or 0
-            offset = first + sum(sizes[:wrong])
+            offset += sum(sizes[: error.offset or 0])
             raise LtxError(error.message, name=self.name, offset=offset) from error
         self._sizes.extend(sizes)
-        frames = [b"".join(parts[at + 1 : at + 4 : 2]) for at in range(0, len(parts), 4)] if keep else []
-        return Run(pgnos, pages, head_size, frames)
+        raw.append(view[since:start])
+        return Run(pgnos, pages, head_size, raw[0] if len(raw) == 1 else b"".join(raw), sizes)
 
-    def _legacy(self, limit: int, keep: bool) -> Run:
+    def _legacy(self, limit: int) -> Run:
         """Up to ``limit`` pages in the encoding of Litestream before 0.5.16."""
         buffer = self._buffer
         pgnos: list[int] = []
         parts: list[bytes] = []
         frames: list[bytes] = []
+        sizes: list[int] = []
         while len(pgnos) < limit:
             if not buffer.fill(FRAME_HEAD.size):
                 raise buffer.truncated("a page header")
@@ -257,11 +261,11 @@ class Decoder:
             self._order.add(pgno)
             pgnos.append(pgno)
             parts += (head, page)
-            self._sizes.append(end - buffer.position)
-            if keep:
-                frames.append(buffer.data[buffer.position : end])
+            sizes.append(end - buffer.position)
+            frames.append(buffer.data[buffer.position : end])
             buffer.position = end
-        return Run(pgnos, b"".join(parts), PAGE_HEAD.size, frames)
+        self._sizes.extend(sizes)
+        return Run(pgnos, b"".join(parts), PAGE_HEAD.size, b"".join(frames), sizes)
 
     def _read_legacy(self, pgno: int, flags: int) -> tuple[bytes, bytes, int]:
         """``(bytes under the checksum before the page, page, end of the frame in the buffer)``."""

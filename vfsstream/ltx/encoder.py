@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -146,7 +146,7 @@ class Encoder:
         self._order = PageOrder(header)
         self._track = FLAG if header.tracks_checksums and header.is_snapshot else 0
         self._crc = crc64(packed)
-        self._parts = [packed]
+        self._parts: list[bytes | memoryview] = [packed]
         self._pending = len(packed)
         self._written = 0
         self._pgnos, self._sizes = array("I"), array("I")
@@ -178,6 +178,35 @@ class Encoder:
         self._sizes.append(size)
         self._parts.append(frame)
         self._pending += size
+        if self._pending >= _CHUNK:
+            self._flush()
+
+    def add_frames(
+        self, pgnos: Sequence[int], sizes: Sequence[int], frames: bytes | memoryview, content: bytes | memoryview
+    ) -> None:
+        """Append neighbouring frames made elsewhere, in today's encoding, as they are.
+
+        Args:
+            pgnos: page numbers.
+            sizes: bytes of each frame.
+            frames: the frames, one behind the other.
+            content: each page behind the head of its frame, as the checksum covers them.
+
+        Raises:
+            LtxError: a page may not come here.
+        """
+        for pgno in pgnos:
+            self._order.add(pgno)
+        self._crc = crc64(content, self._crc)
+        if self._track:
+            stride = len(content) // len(pgnos)
+            for place, pgno in enumerate(pgnos):
+                page = content[place * stride + FRAME_HEAD.size : (place + 1) * stride]
+                self._track = rolling_checksum(self._track, page_checksum(pgno, page))
+        self._pgnos.extend(pgnos)
+        self._sizes.extend(sizes)
+        self._parts.append(frames)
+        self._pending += len(frames)
         if self._pending >= _CHUNK:
             self._flush()
 

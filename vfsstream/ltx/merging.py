@@ -6,22 +6,25 @@ every input is decompressed all the same: the checksums of inputs and output are
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from heapq import heapify, heappop, heappush
 
 from vfsstream.errors import LtxError, UsageError
-from vfsstream.ltx.decoder import Decoder
+from vfsstream.ltx.decoder import Decoder, Run
 from vfsstream.ltx.encoder import Encoder
-from vfsstream.ltx.frames import BLOCK, as_block_frame, encode_legacy_frame
+from vfsstream.ltx.frames import BLOCK, FRAME_HEAD, as_block_frame, encode_legacy_frame
 from vfsstream.ltx.header import Header
 from vfsstream.ltx.names import TXID
 
 __all__ = ["merge", "merge_pages", "merged_header"]
 
-_Frame = tuple[int, bytes, bytes]
-_CHUNK = 1 << 20
-_AHEAD = 16 << 20
+_Stretch = tuple[Run, int, int]
+"""Some pages of a run: from this place to before that one."""
+
+_BATCH = 256 << 10
+_AHEAD = 32 << 20
 """Bytes of pages decoded ahead, over all inputs."""
 
 
@@ -75,12 +78,8 @@ def merge(
         header = replace(header, min_txid=TXID(min_txid))
     out: list[bytes] = []
     encoder = Encoder(header, out.append)
-    for pgno, frame, page in _newest(decoders, header.commit):
-        if legacy and frame[5] == BLOCK:
-            frame = encode_legacy_frame(pgno, page)
-        elif not legacy and frame[5] != BLOCK:
-            frame = as_block_frame(frame, page)
-        encoder.add_frame(pgno, frame, page)
+    for stretch in _newest(decoders, header.commit):
+        _copy(stretch, encoder, legacy)
         if out:
             yield from out
             out.clear()
@@ -88,12 +87,37 @@ def merge(
     yield from out
 
 
+def _copy(stretch: _Stretch, encoder: Encoder, legacy: bool) -> None:
+    run, start, stop = stretch
+    if not legacy and run.head == FRAME_HEAD.size:
+        stride = len(run.data) // len(run.pgnos)
+        before = sum(run.sizes[:start])
+        sizes = run.sizes[start:stop]
+        frames = memoryview(run.raw)[before : before + sum(sizes)]
+        content = memoryview(run.data)[start * stride : stop * stride]
+        encoder.add_frames(run.pgnos[start:stop], sizes, frames, content)
+        return
+    pages, stored = run.pages(), run.frames()
+    for place in range(start, stop):
+        frame, page = stored[place], bytes(pages[place])
+        if legacy and frame[5] == BLOCK:
+            frame = encode_legacy_frame(run.pgnos[place], page)
+        elif not legacy:
+            frame = as_block_frame(frame, page)
+        encoder.add_frame(run.pgnos[place], frame, page)
+
+
 def merge_pages(
     inputs: Sequence[Iterable[bytes]], names: Sequence[str | None] | None = None
 ) -> tuple[Header, Iterator[tuple[int, bytes]]]:
     """The header and the pages of the merged file, nothing encoded; inputs and errors as for :func:`merge`."""
     decoders, header = _open(inputs, names)
-    return header, ((pgno, page) for pgno, _, page in _newest(decoders, header.commit))
+    return header, _pages(_newest(decoders, header.commit))
+
+
+def _pages(stretches: Iterator[_Stretch]) -> Iterator[tuple[int, bytes]]:
+    for run, start, stop in stretches:
+        yield from zip(run.pgnos[start:stop], map(bytes, run.pages()[start:stop]), strict=True)
 
 
 def _open(inputs: Sequence[Iterable[bytes]], names: Sequence[str | None] | None) -> tuple[list[Decoder], Header]:
@@ -102,33 +126,65 @@ def _open(inputs: Sequence[Iterable[bytes]], names: Sequence[str | None] | None)
     return decoders, merged_header([decoder.header for decoder in decoders], labels)
 
 
-def _newest(decoders: Sequence[Decoder], commit: int) -> Iterator[_Frame]:
-    """The newest version of each page up to ``commit``. Every file is read to its end, and so verified."""
-    batch_size = min(_CHUNK, _AHEAD // len(decoders))
-    for item in _walk([decoder.frames(batch_size) for decoder in decoders]):
-        if item[0] <= commit:
-            yield item
+class _Ahead:
+    """Shares what may be decoded ahead among the inputs: small files as a whole, large ones in pieces."""
+
+    def __init__(self, inputs: int) -> None:
+        self.held = 0
+        self._least = _AHEAD // 2 // inputs
+
+    def next_size(self) -> int:
+        """Bytes of pages that an input may decode next."""
+        return min(_BATCH, max(self._least, (_AHEAD - self.held) // 2))
 
 
-def _walk(streams: Sequence[Iterator[_Frame]]) -> Iterator[_Frame]:
-    """Walk all files by ascending page number; of each page yield the version of the last file that has it."""
-    heap: list[tuple[int, int, _Frame]] = []
-    for place, stream in enumerate(streams):
-        item = next(stream, None)
-        if item is not None:
-            heap.append((item[0], -place, item))
+class _Cursor:
+    """One input and how far it has been used."""
+
+    __slots__ = ("ahead", "place", "rank", "run", "runs")
+
+    def __init__(self, decoder: Decoder, rank: int, ahead: _Ahead) -> None:
+        self.rank, self.ahead = rank, ahead
+        self.runs = decoder.runs(ahead.next_size)
+        self.run: Run | None = None
+        self.next_run()
+
+    def next_run(self) -> None:
+        """Decode on; ``run`` is ``None`` at the end of the file, which is verified then."""
+        if self.run is not None:
+            self.ahead.held -= len(self.run.data)
+        self.place = 0
+        self.run = next(self.runs, None)
+        if self.run is not None:
+            self.ahead.held += len(self.run.data)
+
+
+def _newest(decoders: Sequence[Decoder], commit: int) -> Iterator[_Stretch]:
+    """The newest version of each page up to ``commit``, ascending. Every file is read to its end, and so verified."""
+    ahead = _Ahead(len(decoders))
+    heap: list[tuple[int, int, _Cursor]] = []
+    for rank, decoder in enumerate(decoders):
+        cursor = _Cursor(decoder, -rank, ahead)
+        if cursor.run is not None:
+            heap.append((cursor.run.pgnos[0], cursor.rank, cursor))
     heapify(heap)
     last = 0
     while heap:
-        _, place, item = heappop(heap)
-        stream = streams[-place]
-        bound = heap[0][0] if heap else 1 << 32
-        if item[0] != last:
-            last = item[0]
-            yield item
-        for following in stream:
-            if following[0] >= bound:
-                heappush(heap, (following[0], place, following))
+        pgno, _, cursor = heappop(heap)
+        if pgno == last:  # a newer file has given this page
+            cursor.place += 1
+        bound = max(heap[0][0], pgno + 1) if heap else 1 << 32
+        while (run := cursor.run) is not None:
+            pgnos, start = run.pgnos, cursor.place
+            # Who gives the page at the bound, if another file has it too, is for the heap to say.
+            stop = bisect_left(pgnos, bound, start)
+            if start < stop:
+                last = pgnos[stop - 1]
+                kept = bisect_right(pgnos, commit, start, stop)
+                if start < kept:
+                    yield run, start, kept
+            cursor.place = stop
+            if stop < len(pgnos):
+                heappush(heap, (pgnos[stop], cursor.rank, cursor))
                 break
-            last = following[0]
-            yield following
+            cursor.next_run()

@@ -123,8 +123,11 @@ class Compactor:
         self, infos: Sequence[FileInfo], local: _Local, stack: contextlib.ExitStack
     ) -> list[tuple[Header, Iterable[bytes]]]:
         """Every input with its header read. Small files are fetched whole, several at once."""
-        with ThreadPoolExecutor(_PARALLEL, thread_name_prefix="vfsstream-compact") as pool:
-            sources = list(pool.map(lambda info: self._source(info, local), infos))
+        if self.replica.store.kind == "file":  # a disk gives no more to many readers
+            sources = [self._source(info, local) for info in infos]
+        else:
+            with ThreadPoolExecutor(_PARALLEL, thread_name_prefix="vfsstream-compact") as pool:
+                sources = list(pool.map(lambda info: self._source(info, local), infos))
         opened: list[tuple[Header, Iterable[bytes]]] = []
         for info, source in zip(infos, sources, strict=True):
             if hasattr(source, "close"):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from vfsstream.errors import CorruptError, NotFound
+from vfsstream.ltx.checksum import crc64
 from vfsstream.ltx.decoder import Decoder
 from vfsstream.ltx.header import HEADER_SIZE, Header
 from vfsstream.ltx.index import PageIndex, index_start
@@ -34,7 +34,7 @@ class Fingerprint:
         """Pass the chunks on unchanged."""
         for chunk in chunks:
             self.size += len(chunk)
-            self.checksum = zlib.crc32(chunk, self.checksum)
+            self.checksum = crc64(chunk, self.checksum)
             if len(self.head) < HEADER_SIZE:
                 self.head += bytes(chunk[: HEADER_SIZE - len(self.head)])
             self.tail = bytes(chunk[-_END:]) if len(chunk) >= _END else (self.tail + chunk)[-_END:]
@@ -95,7 +95,7 @@ def check_stored(replica: Replica, info: FileInfo) -> None:
         LtxError: it is damaged, or its header names other TXIDs than its key.
     """
     decoder = Decoder(replica.stream(info), replica.key(info))
-    for _ in decoder.batches():
+    for _ in decoder.runs():
         pass
     _check_span(decoder.header, info, replica.key(info))
 

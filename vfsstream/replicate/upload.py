@@ -227,7 +227,7 @@ class Uploader:
     def _verify(self, txid: TXID) -> None:
         path = self.local.path(txid)
         with open(path, "rb") as file:
-            for _ in Decoder(iter(lambda: file.read(1 << 20), b""), name=str(path)).batches():
+            for _ in Decoder(iter(lambda: file.read(1 << 20), b""), name=str(path)).runs():
                 pass
 
     def _same(self, txid: TXID) -> bool:

@@ -140,7 +140,7 @@ class _Reader:
     def _decode(self, info: FileInfo) -> str | None:
         name = self.replica.key(info)
         decoder = Decoder(self._chunks(info), name)
-        for _ in decoder:
+        for _ in decoder.runs():
             pass
         header = decoder.header
         if (header.min_txid, header.max_txid) != (info.min_txid, info.max_txid):
