@@ -39,8 +39,9 @@ def bucket(tmp_path: Path, moto: Daemon, monkeypatch: pytest.MonkeyPatch) -> Ite
 class Reader(threading.Thread):
     """Checks the invariant as often as it can; keeps what went wrong, and its longest standstill."""
 
-    def __init__(self, url: str, stop: threading.Event, number: int, **options: str) -> None:
+    def __init__(self, url: str, stop: threading.Event, number: int, hold: float = 0.0, **options: str) -> None:
         super().__init__(name=f"reader-{number}")
+        self.hold = hold
         self.url, self.stop, self.number, self.options = url, stop, number, options
         self.reads = self.expired = self.updates = 0
         self.torn: list[tuple[object, ...]] = []
@@ -53,7 +54,7 @@ class Reader(threading.Thread):
         except BaseException as error:
             self.errors.append(error)
             return
-        if self.number % 2:
+        if self.number % 2 or self.hold:
             db.pragma("cache_size", -64)
         last, moved = 0, time.monotonic()
         while not self.stop.is_set():
@@ -76,6 +77,8 @@ class Reader(threading.Thread):
         db.close()
 
     def check(self, db: apsw.Connection) -> tuple[int, ...]:
+        if self.hold:
+            return self.check_late(db)
         if self.reads % 10:
             time.sleep(0.005)
             row: tuple[int, ...] = db.execute(CHECK).fetchall()[0]
@@ -86,6 +89,15 @@ class Reader(threading.Thread):
             again = db.execute(CHECK).fetchall()[0]
             return first if first == again else (*first, *again)
 
+    def check_late(self, db: apsw.Connection) -> tuple[int, ...]:
+        """A transaction that outlives its level-0 files: it sees the one state, or is told that this has expired."""
+        with db:
+            (txid,) = db.execute("SELECT litestream_txid()").fetchall()[0]
+            time.sleep(self.hold)
+            row: tuple[int, ...] = db.execute(CHECK).fetchall()[0]
+            assert db.execute("SELECT litestream_txid()").get == txid
+            return row
+
 
 def hammer(
     primary: Primary, litestream: str | None, seconds: float, readers: int = 8, **options: str
@@ -95,7 +107,8 @@ def hammer(
     with replicating, primary.writing(20):
         threads = []
         for number in range(readers):
-            thread = Reader(primary.url, stop, number, **options)
+            hold = 6.5 if number == readers - 1 else 0.0
+            thread = Reader(primary.url, stop, number, hold, **options)
             thread.start()
             threads.append(thread)
             time.sleep(min(0.7, seconds / 20))
@@ -117,6 +130,9 @@ def judge(threads: list[Reader], stall: float = 10.0) -> None:
     for thread in threads:
         assert not thread.errors, thread.errors
         assert not thread.torn, thread.torn[:3]
+        if thread.hold:
+            assert thread.reads + thread.expired > 0
+            continue
         assert thread.reads > 10
         assert thread.updates > 3
         assert thread.longest < stall
