@@ -22,16 +22,22 @@ PermitRootLogin prohibit-password
 MaxStartups 100
 MaxSessions {sessions}
 UseDNS no
-Subsystem sftp internal-sftp
+Subsystem sftp internal-sftp{denied}
+{more}
 """
 
 
 class Sshd(Daemon):
-    """An sshd that lets the user of this process in with the key ``user_key``."""
+    """An sshd that lets the user of this process in with the key ``user_key``.
+
+    Args:
+        denied: SFTP requests that are refused, as ``"remove,opendir"``.
+        more: further lines of the configuration file.
+    """
 
     name = "sshd"
 
-    def __init__(self, home: Path, *, sessions: int = 10) -> None:
+    def __init__(self, home: Path, *, sessions: int = 10, denied: str = "", more: str = "") -> None:
         super().__init__(home)
         self.program = find_program("sshd", "openssh-server")
         self.user = getpass.getuser()
@@ -41,7 +47,9 @@ class Sshd(Daemon):
         self.user_key = home / "id"
         (home / "authorized_keys").write_text(self._make_key("id") + "\n")
         self.config = home / "sshd_config"
-        self.config.write_text(_CONFIG.format(port=self.port, home=home, sessions=sessions))
+        refused = f" -P {denied}" if denied else ""
+        settings = {"port": self.port, "home": home, "sessions": sessions, "denied": refused, "more": more}
+        self.config.write_text(_CONFIG.format(**settings))
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
 

@@ -305,7 +305,8 @@ class AzureStore(Store):
                 for key, answer in zip(batch, answers, strict=False):
                     status = answer.status_code
                     if status in (401, 403):
-                        denied = AccessDenied(f"cannot delete {self.describe()}/{key}", hint=_GRANT)
+                        code = answer.headers.get("x-ms-error-code") or f"HTTP {status}"
+                        denied = AccessDenied(f"cannot delete {self.describe()}/{key}: {code}", hint=_GRANT)
                     elif status not in (200, 202, 404):
                         retryable = is_retryable_status(status)
                         raise StoreError(
