@@ -65,7 +65,15 @@ while True:
     time.sleep(0.002)
 """
 
-POINTS = ["capture:encoded", "capture:published", "capture:recorded", "upload:before-put", "upload:after-put"]
+POINTS = [
+    "capture:encoded",
+    "capture:published",
+    "capture:recorded",
+    "checkpoint:sealed",
+    "checkpoint:released",
+    "upload:before-put",
+    "upload:after-put",
+]
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

@@ -35,7 +35,11 @@ from vfsstream.replicate.restore import restore
 from vfsstream.replicate.settings import Settings
 from vfsstream.stores.memory import MemoryStore
 
-POINTS = ["capture:encoded", "capture:published", "capture:recorded", "upload:before-put", "upload:after-put"]
+POINTS = [
+    *("capture:encoded", "capture:published", "capture:recorded"),
+    *("checkpoint:sealed", "checkpoint:released"),
+    *("upload:before-put", "upload:after-put"),
+]
 SETTINGS = Settings(min_checkpoint_pages=60, truncate_pages=150, max_sync_wal_bytes=200_000, upload_concurrency=2)
 
 

@@ -103,6 +103,7 @@ def checkpoint(
         source.checkpoint("PASSIVE")
         try:
             result, pending = _sealed(source, capture, settings, wait_for_readers)
+            capture.at_point("checkpoint:released")
             if pending is not None and (step := capture.write_pending(pending)) is not None:
                 written.append(step)
         except Torn:

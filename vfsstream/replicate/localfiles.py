@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from vfsstream.errors import DatabaseError, DiskFull, LtxError
+from vfsstream.errors import DatabaseError, DiskFull, LtxError, VfsstreamError
 from vfsstream.ltx.names import TXID, format_name, parse_name
 from vfsstream.plan.files import FileInfo
 from vfsstream.stores.file import sync_directory
@@ -43,9 +43,9 @@ def disk_errors(step: str, path: Path, txid: int | None = None) -> Iterator[None
     """
     try:
         yield
+    except VfsstreamError:  # some are OSErrors as well
+        raise
     except OSError as error:
-        if isinstance(error, DatabaseError):
-            raise
         what = f" for TXID {TXID(txid)}" if txid is not None else ""
         message = f"cannot {step} {path}{what}: {error.strerror or error}"
         if error.errno in _FULL:
@@ -156,13 +156,10 @@ class LocalFiles:
         return max(changed, default=None)
 
     def _headers(self) -> Iterator[tuple[Header, int]]:
-        from vfsstream.ltx import HEADER_SIZE, Header
-
         for txid in self.txids():
             path = self.path(txid)
-            with contextlib.suppress(FileNotFoundError, LtxError), open(path, "rb") as file:
-                header = Header.unpack(file.read(HEADER_SIZE), name=str(path))
-                yield header, os.fstat(file.fileno()).st_size
+            with disk_errors("read", path, txid), contextlib.suppress(FileNotFoundError, LtxError):
+                yield _header_and_size(path)
 
     def write(self, txid: int, produce: Callable[[BinaryIO], bool]) -> int | None:
         """Write the file of a TXID; it appears under its name complete and durable, or not at all.
@@ -211,6 +208,13 @@ class LocalFiles:
         if os.geteuid() == 0:
             with contextlib.suppress(OSError):
                 os.chown(path, owner.st_uid, owner.st_gid)
+
+
+def _header_and_size(path: Path) -> tuple[Header, int]:
+    from vfsstream.ltx import HEADER_SIZE, Header
+
+    with open(path, "rb") as file:
+        return Header.unpack(file.read(HEADER_SIZE), name=str(path)), os.fstat(file.fileno()).st_size
 
 
 def _info(header: Header, size: int) -> FileInfo:

@@ -13,7 +13,7 @@ from vfsstream.ltx.names import LEVELS, SNAPSHOT_LEVEL, TXID
 from vfsstream.plan.files import FileInfo
 from vfsstream.replica import Replica
 from vfsstream.replicate.lease import Lease
-from vfsstream.replicate.localfiles import LocalFiles
+from vfsstream.replicate.localfiles import LocalFiles, disk_errors
 from vfsstream.replicate.reconcile import Behind, Standing, compare
 
 __all__ = ["Uploader"]
@@ -71,9 +71,14 @@ class Uploader:
 
         Raises:
             StoreError: the transport failed; try again.
+            DatabaseError: a local file cannot be read; try again.
             ForkDetected, LeaseHeld: the replica is somebody else's.
             Interrupted: :attr:`interrupted` was set.
         """
+        with disk_errors("read", self.local.level0):
+            return self._run(position)
+
+    def _run(self, position: TXID) -> TXID:
         if self.lease is not None and (self.position is None or self.position < position):
             self.lease.ensure()
         if self.position is None:

@@ -1,0 +1,264 @@
+"""The failures a replicator must survive, and which test shows that it does.
+
+======================================================  ================================================================
+failure                                                 shown by
+======================================================  ================================================================
+killed while it writes a local file                     test_kill: capture:encoded
+killed between local file and upload                    test_kill: capture:published, capture:recorded, before-put
+killed during an upload                                 test_kill: after-put; test_extremes: what killed uploads left
+killed between a checkpoint and the next sync           test_kill: checkpoint:sealed, checkpoint:released
+killed, and the application goes on through restarts    test_silent_loss a, b; test_machine: downtime
+killed during compaction, snapshots, retention          test_service: killed often
+killed during a restore                                 test_restore, faults/test_restore
+disk full, local files                                  test_failures: a full disk is named and survived
+disk full, the volume of the database                   here
+remote away at the start, or later                      test_failures: capture goes on; test_machine: remote
+remote slow                                             test_service: a slow store holds up no other
+remote partial upload                                   here; faults/test_stores
+remote wiped                                            test_failures, test_defects; while running: here
+newest file of the replica deleted                      test_failures: the newest file vanishes
+gap in level 0                                          test_failures: a gap is filled; test_compactor; test_maintenance
+clock set back, or corrected after it was ahead         test_failures: a clock set back; test_schedule: TrustedClock
+application checkpoints behind our back                 test_machine: checkpoint_by_the_application
+application deletes the log while running               test_failures: the log is deleted
+application is the last to close                        test_database: without a log only the changed pages
+VACUUM; shrinking and growth in one range               test_database
+page size changes                                       test_failures, test_defects; with a crash: test_extremes
+database deleted, recreated, replaced                   test_failures; test_silent_loss d
+database restored to an older state                     test_failures: a database restored to an older state
+two replicators, one database                           test_database: a second instance is refused
+two hosts, one replica                                  test_failures: lease and fork; test_defects: two histories
+huge transaction                                        test_extremes: memory does not grow
+database above 1 GiB                                    test_extremes: a database grows over the lock page (soak)
+read-only database, directory or file system            test_extremes: what may only be read
+a local file may not be read                            here
+newest local file damaged                               test_failures, test_defects
+older local file damaged or lost                        test_extremes, test_failures, test_defects; test_machine
+power failure                                           test_extremes: the power fails; test_silent_loss c
+long reader in the application                          test_failures: a long reader causes no files
+process stopped for a while                             here
+application in the same process                         test_locks
+======================================================  ================================================================
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+
+import apsw
+import pytest
+
+from tests.replicate.live import (
+    connect,
+    contents,
+    newest_txid,
+    restore_ours,
+    restore_theirs,
+    run_python,
+    wait_until,
+)
+from tests.replicate.test_failures import Case
+from tests.replicate.test_kill import REPLICATOR, finish
+from vfsstream.errors import DatabaseError, StoreError
+from vfsstream.replica import Replica
+from vfsstream.replicate.checkpoint import Situation, is_due
+from vfsstream.replicate.database import Database
+from vfsstream.replicate.events import Synced
+from vfsstream.replicate.replicator import Replicator, once
+from vfsstream.replicate.restore import restore
+from vfsstream.replicate.settings import Settings
+from vfsstream.stores.base import ObjectInfo, Source
+from vfsstream.stores.memory import MemoryStore
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Iterator[Case]:
+    made = Case(tmp_path)
+    yield made
+    made.writer.close()
+
+
+# --- the disk ---------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def small_volume(place: Path, size: str) -> Iterator[None]:
+    place.mkdir()
+    try:
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], capture_output=True, timeout=30
+        )
+    except FileNotFoundError:
+        pytest.skip("no mount program")
+    if done.returncode:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", place], check=True, timeout=30)
+
+
+def test_the_volume_of_the_database_is_full(tmp_path: Path) -> None:
+    """The log may not grow, the database may not either: nothing is lost, and it goes on when there is room again."""
+    with small_volume(tmp_path / "small", "2m"):
+        path = tmp_path / "small" / "app.db"
+        writer = connect(path)
+        writer.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
+        database = Database(path, f"file://{tmp_path}/replica", meta_dir=tmp_path / "meta")
+        database.open()
+        database.sync_and_wait()
+        with contextlib.suppress(apsw.FullError):
+            while True:
+                writer.execute("INSERT INTO t(x) VALUES(randomblob(3000))")
+        database.sync_and_wait()  # what was committed is in the log
+        before = contents(writer)
+        with contextlib.suppress(DatabaseError):
+            database.checkpoint()
+        database.step()
+        assert contents(writer) == before
+        assert contents(restore_ours(tmp_path / "replica", tmp_path / "restored.db")) == before
+        subprocess.run(["mount", "-o", "remount,size=16m", tmp_path / "small"], check=True, timeout=30)
+        for _ in range(50):
+            writer.execute("INSERT INTO t(x) VALUES(randomblob(3000))")
+        database.sync_and_wait()
+        assert database.checkpoint().complete
+        writer.execute("INSERT INTO t(x) VALUES('after it')")
+        once(database)
+        assert contents(restore_ours(tmp_path / "replica", tmp_path / "restored.db")) == contents(writer)
+        writer.close()
+        database.close()
+
+
+def test_a_local_file_that_may_not_be_read_is_an_error_that_passes(case: Case) -> None:
+    case.turn()
+    case.write()
+    database = case.database()
+    database.sync()
+    newest = case.newest_local()
+    away = newest.with_name("away")
+    newest.rename(away)
+    newest.mkdir()  # whoever is root may read everything but this
+    with pytest.raises(DatabaseError, match=newest.parent.name):
+        database.upload()
+    assert isinstance(database.status().last_error, DatabaseError)
+    newest.rmdir()
+    away.rename(newest)
+    once(database)
+    database.close()
+    case.same()
+
+
+# --- the remote -------------------------------------------------------------------------------------------------
+
+
+class Cutting(MemoryStore):
+    """Says of the next uploads that less arrived than was sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cuts = 0
+
+    def put(
+        self, key: str, source: Source, *, metadata: Mapping[str, str] | None = None, if_absent: bool = False
+    ) -> ObjectInfo:
+        info = super().put(key, source, metadata=metadata, if_absent=if_absent)
+        if self.cuts and key.endswith(".ltx"):
+            self.cuts -= 1
+            self.delete([key])
+            return ObjectInfo(info.key, info.size - 1, info.modified)
+        return info
+
+
+def test_an_upload_that_did_not_arrive_whole_is_made_again(case: Case) -> None:
+    store = Cutting()
+    with Database(case.path, Replica(store)) as database:
+        once(database)
+        case.write()
+        database.sync()
+        store.cuts = 1
+        with pytest.raises(StoreError, match="arrived with"):
+            database.upload()
+        assert database.replica_position != database.position
+        once(database)
+    restore(Replica(store), case.target, integrity_check="full")
+    assert contents(case.target) == contents(case.writer)
+
+
+@pytest.mark.interop
+def test_the_replica_is_wiped_while_we_run(case: Case, litestream: str) -> None:
+    often = Settings(contact_interval=timedelta(0), sync_interval=timedelta(milliseconds=20))
+    store = MemoryStore()
+    with Replicator(case.path, Replica(store), settings=often) as replicator:
+        for _ in range(3):
+            case.write()
+            replicator.sync_and_wait()
+        replicator.database.forget_local(100)
+        with store._lock:
+            store._objects.clear()
+        case.write()
+        replicator.sync_and_wait()
+        restore(Replica(store), case.target, integrity_check="full")
+        assert contents(case.target) == contents(case.writer)
+
+
+# --- the process ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.interop
+def test_a_process_that_was_stopped_for_a_while_catches_up(case: Case, litestream: str) -> None:
+    process = run_python(REPLICATOR, case.path, case.replica, "never", 0)
+    try:
+        wait_until(lambda: newest_txid(case.replica) > 0, "it replicates")
+        process.send_signal(signal.SIGSTOP)
+        case.writer.wal_autocheckpoint(20)
+        case.write(200)
+        log = os.stat(f"{case.path}-wal").st_size
+        assert log > 200 * 4096, "its read transaction is held all the while"
+        process.send_signal(signal.SIGCONT)
+        wanted = contents(case.writer)
+
+        def caught_up() -> bool:
+            time.sleep(0.2)
+            return contents(restore_theirs(litestream, case.replica, case.target)) == wanted
+
+        wait_until(caught_up, "it catches up")
+    finally:
+        finish(process)
+
+
+def test_five_rounds_of_writes_and_checkpoints_take_one_full_image(case: Case) -> None:
+    with case.database() as database:
+        for _ in range(5):
+            case.write()
+            database.sync()
+            assert database.checkpoint().complete
+        for _ in range(5):
+            case.write()
+            database.sync()
+            database.checkpoint(wait_for_readers=True)
+        once(database)
+        idle = database.position
+        for _ in range(20):
+            database._next_look = 0.0
+            database.step()
+            database.sync()
+        assert database.position == idle
+    assert sum(event.full for event in case.events if isinstance(event, Synced)) == 1
+    case.same()
+
+
+def test_thresholds_are_right_for_large_pages_and_zero_switches_the_clock_off() -> None:
+    far = Situation(lap_end=2**40, page_size=65536, uncopied=True, since_last=1e9)
+    assert is_due(far, Settings()) == "emergency"
+    near = Situation(lap_end=32 + 121358 * (24 + 65536), page_size=65536, uncopied=True, since_last=1e9)
+    assert is_due(near, Settings()) == "size"
+    small = Situation(lap_end=32 + 4120, page_size=4096, uncopied=True, since_last=1e9)
+    assert is_due(small, Settings(checkpoint_interval=timedelta(0))) is None
+    assert is_due(small, Settings()) == "time"
