@@ -10,7 +10,7 @@ import apsw
 import pytest
 
 from tests.replicate.live import connect, contents, restore_ours, restore_theirs
-from vfsstream.errors import DatabaseError
+from vfsstream.errors import DatabaseError, StoreError
 from vfsstream.replicate.database import Database
 from vfsstream.replicate.events import Event, FullImage, Synced
 from vfsstream.replicate.settings import Settings
@@ -294,3 +294,31 @@ def test_idle_syncs_write_nothing(world: World) -> None:
         database.step()
     assert database.position == 1
     assert not database.poll_capture()
+
+
+def test_an_upload_of_what_was_just_written_lists_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = apsw.Connection(str(tmp_path / "listed.db"))
+    writer.execute("pragma journal_mode=wal").fetchall()
+    writer.execute("create table t(x)")
+    database = Database(tmp_path / "listed.db", f"file://{tmp_path}/listed")
+    database.open()
+    database.sync()
+    database.upload()
+    listings: list[object] = []
+    real = database.local.txids
+    monkeypatch.setattr(database.local, "txids", lambda: listings.append(1) or real())
+    for _ in range(3):
+        writer.execute("insert into t values (1)")
+        assert database.upload() < database.sync() == database.upload()
+    assert listings == []
+    writer.execute("insert into t values (2)")
+    txid = database.sync()
+    database.local.path(txid).unlink()
+    with pytest.raises(StoreError, match="vanished"):
+        database.upload()
+    writer.execute("insert into t values (3)")
+    database.sync()
+    database.upload()
+    assert database.needs_snapshot, "the lost file was noticed and the replica gets a new base"
+    database.close()
+    writer.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from pathlib import Path
 
 import apsw
@@ -129,6 +130,33 @@ def test_the_page_map_keeps_the_newest_committed_frame_of_each_page(repeat: int)
     assert [tuple(map(int, row)) for row in pages.pages()] == expected
     assert (pages.commit, pages.last_frame, len(pages), pages.last_pgno) == (5, base + 5, 5 * repeat + 1, 4)
     assert pages.last_checksum == b"chksum-4"
+
+
+@pytest.mark.parametrize("cut", [0, 1, 3, 7])
+def test_frames_taken_at_once_are_frames_taken_one_by_one(cut: int) -> None:
+    salts = b"saltsalt"
+    frames = [(5, 0), (1, 3), (2, 0), (2, 4), (7, 0), (3, 0), (9, 0)]
+    packed = [
+        struct.pack(">II8s8s", pgno, commit, salts, bytes([at] * 8)) + bytes(512)
+        for at, (pgno, commit) in enumerate(frames)
+    ]
+    one_by_one, at_once = PageMap(4), PageMap(4)
+    for frame in iter_frames(b"".join(packed), 512):
+        one_by_one.add(frame)
+    assert at_once.extend(b"".join(packed[:cut]), 512, salts)
+    assert at_once.extend(b"".join(packed[cut:]), 512, salts)
+    for name in ("commit", "last_frame", "last_checksum", "last_pgno"):
+        assert getattr(at_once, name) == getattr(one_by_one, name)
+    assert at_once.pages() == one_by_one.pages() == [(1, 5), (2, 7)]
+
+
+@pytest.mark.parametrize(("pgno", "salts"), [(1, b"otherlap"), (0, b"saltsalt")])
+def test_a_frame_of_another_lap_is_not_taken_and_neither_are_its_neighbours(pgno: int, salts: bytes) -> None:
+    good = struct.pack(">II8s8s", 1, 1, b"saltsalt", bytes(8)) + bytes(512)
+    bad = struct.pack(">II8s8s", pgno, 1, salts, bytes(8)) + bytes(512)
+    pages = PageMap(1)
+    assert not pages.extend(good + bad, 512, b"saltsalt")
+    assert (len(pages), pages.pages()) == (0, [])
 
 
 def test_a_map_without_commit_is_empty() -> None:

@@ -108,6 +108,10 @@ def scan(
         )
         if len(data) != wanted:
             raise Torn
+        if not limit or offset + wanted - start < limit:
+            if not pages.extend(data, page_size, salts):
+                raise Torn
+            continue
         for number, frame in enumerate(iter_frames(data, page_size), 1):
             if frame.salts != salts or frame.pgno == 0:
                 raise Torn

@@ -84,13 +84,20 @@ class Uploader:
         if self.position is None:
             self._make_contact(position)
         assert self.position is not None
-        pending = [txid for txid in self.local.txids() if self.position < txid <= position]
+        pending = self._pending(self.position, position)
         if pending and pending != list(range(self.position + 1, pending[-1] + 1)):
             self.needs_snapshot = True  # a local file was lost before it was uploaded
         self._send(pending)
         if pending:
             self.position = pending[-1]
         return self.position
+
+    def _pending(self, reached: TXID, position: TXID) -> list[TXID]:
+        """The local files above ``reached``; those that this process wrote just now need no listing."""
+        wanted = [TXID(txid) for txid in range(reached + 1, position + 1)]
+        if self._sent_here.issuperset(wanted):
+            return wanted
+        return [txid for txid in self.local.txids() if reached < txid <= position]
 
     def _make_contact(self, position: TXID) -> None:
         remote = self.replica.all_files(LEVELS)
@@ -183,6 +190,7 @@ class Uploader:
             if txid not in self._sent_here:
                 self._verify(txid)
         except FileNotFoundError as error:
+            self._sent_here.discard(txid)
             raise StoreError(f"{path} vanished before it was uploaded", retryable=True) from error
         except LtxError as error:
             self.local.set_aside(txid)
@@ -221,6 +229,7 @@ class Uploader:
         if self._remote_page_size not in (None, sent.page_size):
             self.needs_snapshot = True  # files of two page sizes cannot be merged
         self._remote_page_size = sent.page_size
+        self._sent_here.discard(txid)
         self.bytes += sent.info.size
         self.files += 1
         self._uploaded(sent.info, sent.full, sent.page_size)

@@ -227,6 +227,23 @@ class PageMap:
             self.last_frame = self.first_frame + len(self._pgnos) - 1
             self.last_checksum = frame.checksum
 
+    def extend(self, data: bytes | memoryview, page_size: int, salts: bytes) -> bool:
+        """Take whole frames; ``False``, and none is taken, when one of them is not of the lap with ``salts``."""
+        columns = list(zip(*_frame_format(page_size).iter_unpack(data), strict=True))
+        if not columns:
+            return True
+        pgnos, commits, found, checksums = columns
+        if found.count(salts) != len(found) or 0 in pgnos:
+            return False
+        before = len(self._pgnos)
+        self._pgnos.extend(pgnos)
+        for index in range(len(commits) - 1, -1, -1):
+            if commits[index]:
+                self.commit, self.last_checksum = commits[index], checksums[index]
+                self.last_frame = self.first_frame + before + index
+                break
+        return True
+
     def __len__(self) -> int:
         """Committed frames in the range, superseded ones included."""
         return self.last_frame - self.first_frame + 1
