@@ -27,7 +27,7 @@ from vfsstream.errors import (
     StoreError,
     UsageError,
 )
-from vfsstream.ltx import TXID
+from vfsstream.ltx import TXID, Header, encode
 from vfsstream.replica import Replica
 from vfsstream.replica.rollback import Rewriter, roll_back
 from vfsstream.replicate.follow import Follower, FollowEvent, read_txid_file, write_txid_file
@@ -439,6 +439,41 @@ def test_another_page_size_is_followed_by_a_new_file(golden: Golden, tmp_path: P
     assert follower.step()
     assert follower.txid == 0x3E
     assert content(tmp_path / "copy.db") == expected(other, 0x3E, tmp_path)
+
+
+def image(path: Path, page_size: int, rows: int) -> list[tuple[int, bytes]]:
+    """The pages of a database of some page size."""
+    with apsw.Connection(str(path)) as database:
+        database.execute(f"pragma page_size={page_size}")
+        database.execute("create table t(x)")
+        database.executemany("insert into t values(?)", ((f"row {row} " * 20,) for row in range(rows)))
+    database.close()
+    data = path.read_bytes()
+    return [(at // page_size + 1, data[at : at + page_size]) for at in range(0, len(data), page_size)]
+
+
+def test_a_page_size_that_changes_among_the_new_files(tmp_path: Path) -> None:
+    replica = Replica(FileStore(tmp_path / "replica"))
+    old, new = image(tmp_path / "old.db", 512, 40), image(tmp_path / "new.db", 2048, 90)
+
+    def add(txid: int, page_size: int, commit: int, pages: list[tuple[int, bytes]]) -> None:
+        header = Header(page_size, commit, TXID(txid), TXID(txid), txid)
+        replica.write(0, txid, txid, encode(header, pages), timestamp=txid)
+
+    add(1, 512, len(old), old)
+    follower = Follower(replica, tmp_path / "copy.db")
+    follower.start()
+    add(2, 512, len(old), old[:1])
+    add(3, 2048, len(new), new)
+    add(4, 2048, len(new), new[3:5])
+    assert follower.step()
+    assert follower.txid == 4
+    assert content(tmp_path / "copy.db") == content(tmp_path / "new.db")
+    restored = restore(replica, tmp_path / "restored.db")
+    assert restored.output.read_bytes() == (tmp_path / "new.db").read_bytes()
+    assert (
+        restore(replica, tmp_path / "before.db", txid=2).output.read_bytes() == (tmp_path / "old.db").read_bytes()
+    )
 
 
 def test_a_copy_that_somebody_writes_to_is_busy_at_the_start(golden: Golden, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
@@ -22,7 +23,7 @@ from vfsstream.errors import (
     UsageError,
     VfsstreamError,
 )
-from vfsstream.ltx.header import Header
+from vfsstream.ltx.header import HEADER_SIZE, Header
 from vfsstream.ltx.merging import merge_pages
 from vfsstream.ltx.names import LEVELS, TXID
 from vfsstream.plan.continuation import continuation
@@ -149,12 +150,14 @@ class Follower:
         if not plan:
             return False
         names = [self.replica.key(info) for info in plan]
-        streams = [self._chunks(info) for info in plan]
+        streams = [_begun(self._chunks(info)) for info in plan]
+        if {_stated_page_size(first, name) for (first, _), name in zip(streams, names, strict=True)} != {
+            _page_size(self.output)
+        }:  # nothing in place can follow that
+            self._restore()
+            return True
         with tempfile.TemporaryFile(prefix=".vfsstream-", dir=self.output.parent) as spool:
-            header, pages = merge_pages(streams, names)
-            if header.page_size != _page_size(self.output):  # nothing in place can follow that
-                self._restore()
-                return True
+            header, pages = merge_pages([chain([first], rest) for first, rest in streams], names)
             pgnos = _spool(pages, spool)  # read to the end, so every checksum is verified
             changed = self._apply(header, pgnos, spool)
         self.txid = header.max_txid
@@ -236,6 +239,18 @@ class Follower:
                 failures += 1
                 self._observe(FollowEvent("failed", self.txid, error=error))
             stop.wait(min(_LONGEST_PAUSE, self.interval * 2 ** min(failures, 10)))
+
+
+def _begun(chunks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
+    """The beginning of a file, at least a header if there is one, and the rest."""
+    first = b""
+    while len(first) < HEADER_SIZE and (more := next(chunks, b"")):
+        first += more
+    return first, chunks
+
+
+def _stated_page_size(first: bytes, name: str) -> int:
+    return Header.unpack(first[:HEADER_SIZE], name).page_size
 
 
 def _spool(pages: Iterator[tuple[int, bytes]], spool: IO[bytes]) -> list[int]:
