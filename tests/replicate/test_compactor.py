@@ -172,6 +172,14 @@ def test_a_page_size_change_makes_two_files(replica: Replica) -> None:
     assert [decoded(replica.stream(i))[0].page_size for i in made] == [512, 1024]
 
 
+def test_a_snapshot_of_a_history_whose_page_size_changed(replica: Replica) -> None:
+    infos = [small(replica, 1, {1: 1, 2: 2, 3: 3}), small(replica, 2, {1: 4, 2: 5}, 2, 1024)]
+    made = Compactor(replica).snapshot(infos)
+    header, pages = decoded(replica.stream(made))
+    assert (header.page_size, header.min_txid, header.max_txid) == (1024, 1, 2)
+    assert [pgno for pgno, _ in pages] == [1, 2]
+
+
 def test_a_full_image_becomes_a_snapshot_without_the_database(replica: Replica) -> None:
     info = small(replica, 7, {1: 1, 2: 2, 3: 3})
     made = Compactor(replica).snapshot([info])

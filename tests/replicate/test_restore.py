@@ -237,6 +237,20 @@ def test_a_killed_restore_leaves_nothing_that_harms(golden: Golden, tmp_path: Pa
     assert _sha(output) == _manifest("blobs65536")["latest"]["sha256"]
 
 
+def test_what_a_running_restore_writes_is_left_to_it(golden: Golden, tmp_path: Path) -> None:
+    root, output = golden("empty"), tmp_path / "app.db"
+    stale = (
+        tmp_path / f".app.db.{os.getpid()}.00000000.restoring"
+    )  # a process of this number lives, as in containers
+    stale.write_bytes(b"killed")
+    with target_module.Target(output, 10) as running:
+        assert not stale.exists()
+        assert running.path.exists()
+        restore(Replica(FileStore(root)), output)
+        assert running.path.exists()
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["app.db"]
+
+
 def test_a_failing_integrity_check_changes_nothing(
     golden: Golden, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,7 +77,13 @@ class Compactor:
 
         def attempt(local: _Local) -> FileInfo:
             with contextlib.ExitStack() as stack:
-                return self._merge(SNAPSHOT_LEVEL, inputs, self._open(inputs, local, stack))
+                opened = self._open(inputs, local, stack)
+                # Where the page size changes a full image begins, which needs nothing before it.
+                size = opened[-1][0].page_size
+                start = max(
+                    (at + 1 for at, (header, _) in enumerate(opened) if header.page_size != size), default=0
+                )
+                return self._merge(SNAPSHOT_LEVEL, inputs[start:], opened[start:])
 
         return self._with_fallback(attempt)
 

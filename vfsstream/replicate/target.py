@@ -28,7 +28,7 @@ _VECTOR = 512
 _FLUSH = 8 << 20
 
 _SUFFIX = ".restoring"
-_TEMP = re.compile(r"\.(?P<pid>[0-9]+)\.[0-9a-f]{8}" + re.escape(_SUFFIX))
+_TEMP = re.compile(r"\.[0-9]+\.[0-9a-f]{8}" + re.escape(_SUFFIX))
 
 
 def check_target(output: Path, *, force: bool) -> None:
@@ -84,14 +84,14 @@ class Target:
                 )
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
             self.descriptor = os.open(self.path, flags, 0o666)
+            _lock(self.descriptor)
         except OSError as error:
             self.fail(error)
 
     def _remove_stale(self) -> None:
-        """Remove what killed restores of the same target left behind."""
+        """Remove what killed restores of the same target left behind; who still works on one holds its lock."""
         for path in self.output.parent.glob(f".{self.output.name}.*{_SUFFIX}"):
-            match = _TEMP.fullmatch(path.name[len(self.output.name) + 1 :])
-            if match is not None and not _alive(int(match["pid"])):
+            if _TEMP.fullmatch(path.name[len(self.output.name) + 1 :]) and not _is_locked(path):
                 path.unlink(missing_ok=True)
 
     def write(self, data: bytes | bytearray | memoryview, offset: int) -> None:
@@ -141,16 +141,24 @@ class Target:
     def publish(self) -> None:
         """Swap the file in: old sidecars go first, so that they never stand beside the new database."""
         try:
-            os.close(self.descriptor)
-            self.descriptor = -1
+            if (
+                os.name == "nt"
+            ):  # pragma: no cover - an open file cannot be renamed there; elsewhere it stays locked
+                self._close()
             if self.output.exists():
                 os.chmod(self.path, self.output.stat().st_mode & 0o7777)
             for sidecar in _sidecars(self.output):
                 sidecar.unlink(missing_ok=True)
             os.replace(self.path, self.output)
+            self._close()
             sync_directory(self.output.parent)
         except OSError as error:
             self.fail(error)
+
+    def _close(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
 
     def fail(self, error: OSError) -> NoReturn:
         """Say what could not be done to the file."""
@@ -166,9 +174,7 @@ class Target:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
+        self._close()
         for path in (self.path, *_sidecars(self.path)):
             with contextlib.suppress(OSError):
                 path.unlink()
@@ -185,16 +191,30 @@ def _pwrite(descriptor: int, data: memoryview, offset: int) -> int:
     return os.write(descriptor, data)  # pragma: no cover
 
 
-def _alive(pid: int) -> bool:
-    if os.name == "nt":  # pragma: no cover - signal 0 would end the process there
+def _lock(descriptor: int) -> bool:
+    """Mark a file as being worked on for as long as it is open; ``False`` when somebody else did."""
+    try:
+        import fcntl
+    except ImportError:  # pragma: no cover - Windows refuses to remove an open file by itself
         return True
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
-    except PermissionError:
+    except OSError:  # pragma: no cover - a file system without locks
         return True
     return True
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        return not _lock(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _is_open(path: Path) -> bool:
