@@ -38,6 +38,11 @@ def test_help(run: Run, words: list[str]) -> None:
         assert f"  {name}" in out
 
 
+def test_every_command_is_in_one_group_of_the_overview() -> None:
+    grouped = [name for names in app.GROUPS.values() for name in names.split()]
+    assert sorted(grouped) == sorted(app.COMMANDS)
+
+
 @pytest.mark.parametrize("name", sorted(app.COMMANDS))
 def test_every_command_has_help(run: Run, name: str) -> None:
     status, out, err = run(name, "-h")
@@ -69,7 +74,7 @@ def test_version(run: Run) -> None:
     assert run("-version") == (0, f"{__version__}\n", "")
     assert run("version", "extra", "words") == (0, f"{__version__}\n", "")
     assert json.loads(run("version", "-json")[1]) == {"version": __version__}
-    assert "Sqlite:" in run("version", "-verbose")[1]
+    assert "SQLite:" in run("version", "-verbose")[1]
 
 
 def test_ltx_lists_levels(run: Run, golden: Callable[[str], Path]) -> None:

@@ -98,7 +98,8 @@ def test_refused(line: str, word: str) -> None:
 def test_help_goes_to_stdout(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert sample.main([word], standalone_mode=False) == 0
     out, err = capsys.readouterr()
-    assert "-txid, --txid TXID" in out
+    assert "  -txid TXID\n" in out
+    assert "One dash or two are the same" in out
     assert "no-force" not in out
     assert not err
 

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vfsstream.config.load import load_text
+from vfsstream.config.reference import rows
 from vfsstream.config.replicas import open_replica, options_of, shown
 from vfsstream.config.schema import Config
-from vfsstream.config.text import expand
-from vfsstream.errors import ConfigError
+from vfsstream.config.text import compose, expand
+from vfsstream.errors import ConfigError, MissingExtra
 
 FULL = """\
 # the whole of Litestream's file, as its documentation shows it
@@ -356,11 +357,109 @@ def test_a_mutated_file_loads_or_says_where(data: st.DataObject) -> None:
         start = data.draw(st.integers(0, len(text)))
         end = min(len(text), start + data.draw(st.integers(0, 12)))
         text = text[:start] + data.draw(st.sampled_from(_PIECES)) + text[end:]
-    said = None
+    _loads_or_says_where(text)
+
+
+def _loads_or_says_where(text: str, *, key: bool = False) -> None:
+    """The file is read and every replica opened, or the error names line (and key), and no secret."""
+    error = _refusal(text)
+    if error is None:
+        return
+    assert re.match(r"app\.yml:\d+: ", str(error)), str(error)
+    assert error.key or not key, str(error)
+    assert error.line is not None
+    assert error.line <= text.count("\n") + 2, str(error)
+    assert "SECRET" not in f"{error} {error.hint}"
+
+
+def _refusal(text: str) -> ConfigError | None:
     try:
-        load(text)
+        config = load(text)
+        for entry in config.dbs:
+            assert entry.replica is not None
+            open_replica(config, entry.replica).store.close()
     except ConfigError as error:
-        said = str(error)
-    if said is not None:
-        assert re.match(r"app\.yml:\d+: ", said), said
-        assert "SECRET" not in said
+        return error
+    except MissingExtra:
+        pass
+    return None
+
+
+_VALUES = [
+    "",
+    "null",
+    "-1",
+    "0",
+    "1e309",
+    "5",
+    "yes",
+    "'x'",
+    "[]",
+    "[1]",
+    "{}",
+    "{a: b}",
+    "[[[]]]",
+    "0x",
+    "1h",
+    "9" * 30,
+]
+_VALUES += [
+    "ftp://SECRET@h/p",
+    "s3://",
+    "s3://b:99999/x",
+    "nats://h",
+    "sftp://h/x",
+    "gs://",
+    "oss://b.c/",
+    "abs://a@/",
+]
+_NAMES = sorted({row[0].rpartition(".")[2] for row in rows()})
+_KEY_LINE = re.compile(r"^(\s*(?:- )?)([\w-]+):(.*)$")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_a_file_with_other_keys_and_values_loads_or_says_line_and_key(data: st.DataObject) -> None:
+    """Valid YAML all along: keys renamed, moved, doubled, given values of every kind."""
+    lines = FULL.splitlines()
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.sampled_from([n for n, line in enumerate(lines) if _KEY_LINE.match(line)]))
+        match = _KEY_LINE.match(lines[at])
+        assert match is not None
+        lead, name, rest = match.groups()
+        change = data.draw(st.sampled_from(["value", "name", "misspelt", "double", "drop"]))
+        if change == "value":
+            lines[at] = f"{lead}{name}: {data.draw(st.sampled_from(_VALUES))}"
+        elif change == "name":
+            lines[at] = f"{lead}{data.draw(st.sampled_from(_NAMES))}:{rest}"
+        elif change == "misspelt":
+            lines[at] = f"{lead}{name[1:]}x:{rest}"
+        elif change == "double":
+            lines.insert(at, lines[at])
+        else:
+            del lines[at]
+    text = "\n".join(lines) + "\n"
+    try:
+        valid = compose(text, "app.yml")
+    except ConfigError:
+        return  # YAML itself; the other test is about that
+    assert valid is not None
+    _loads_or_says_where(text, key=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key"),
+    [
+        ("dbs:\n- path: a\n  replica:\n    url: s3://b/a\n    access-key-id: SECRET\n", 5, "access-key-id"),
+        ("access-key-id: SECRET\ndbs:\n- path: a\n  replica:\n    url: s3://b/a\n", 1, ""),
+        ("dbs:\n- path: a\n  replica:\n    url: s3://b:99999/a\n", 4, "url"),
+    ],
+)
+def test_what_a_store_refuses_is_named_by_line_and_key(text: str, line: int, key: str) -> None:
+    config = load(text)
+    assert config.dbs[0].replica is not None
+    with pytest.raises(ConfigError) as caught:
+        open_replica(config, config.dbs[0].replica)
+    wanted = f"dbs[0].replica.{key}" if key else "access-key-id"
+    assert (caught.value.line, caught.value.key) == (line, wanted)
+    assert "SECRET" not in f"{caught.value} {caught.value.hint}"

@@ -46,6 +46,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "version": ("version", "print the version"),
 }
 ALIASES = {"wal": "ltx"}
+GROUPS = {
+    "Replicate": "replicate status databases reset config",
+    "Read": "query shell points ltx dashboard mcp",
+    "Recover": "restore verify copy check",
+    "The running daemon": "info list sync start stop register unregister",
+    "Other": "completion version",
+}
+_WIDTH = max(map(len, COMMANDS))
 
 
 class Program(click.Group):
@@ -65,8 +73,9 @@ class Program(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+        for title, names in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(f"{name:<{_WIDTH}}", COMMANDS[name][1]) for name in names.split()])
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Go's order: the command first, its flags after it."""
@@ -106,6 +115,7 @@ program = Program(
     help="Query SQLite databases live from object storage, and replicate them there.",
     epilog="'vfsstream COMMAND -h' shows the flags of a command.",
     context_settings={"help_option_names": HELP_NAMES, "max_content_width": 100},
+    options_metavar="",
     subcommand_metavar="COMMAND [FLAGS] [ARGUMENTS]",
 )
 

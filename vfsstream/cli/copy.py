@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from vfsstream.cli.grammar import GoCommand, argument, flag, option
-from vfsstream.cli.output import human_size, print_json
+from vfsstream.cli.output import counted, human_size, print_json
 from vfsstream.cli.progress import interruptible, progress_option, reporter
 from vfsstream.cli.sources import config_flags, is_url, replica_source
 from vfsstream.cli.types import INTEGER
@@ -59,7 +59,5 @@ def copy(
         for file in result.copied:
             click.echo(f"would copy {file}")
     else:
-        text = (
-            f"copied {len(result.copied)} files, {human_size(result.bytes)}; {result.skipped} were there already"
-        )
-        click.echo(text)
+        copied = counted(len(result.copied), "file")
+        click.echo(f"copied {copied}, {human_size(result.bytes)}; {result.skipped} were there already")

@@ -32,7 +32,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 def option(name: str, kind: click.ParamType[Any] | type | None = None, **settings: Any) -> Decorator:
     """A flag with a value, spelled ``-name`` and ``--name``."""
     settings.setdefault("metavar", name.rpartition("-")[2].upper())
-    return click.option(f"-{name}", f"--{name}", name.replace("-", "_"), type=kind, **settings)
+    return click.option(f"-{name}", f"--{name}", name.replace("-", "_"), type=kind, cls=_Valued, **settings)
 
 
 def flag(name: str, help: str, **settings: Any) -> Decorator:
@@ -41,11 +41,18 @@ def flag(name: str, help: str, **settings: Any) -> Decorator:
     return click.option(*names, help=help, default=False, cls=_Flag, **settings)
 
 
+class _Valued(click.Option):
+    """Help shows the spelling with one dash; the last line of the help says that two are the same."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        return f"{self.opts[0]} {self.make_metavar(ctx)}", self.help or ""
+
+
 class _Flag(click.Option):
     """Help and completion show the positive spelling only; ``-name=false`` is how it is undone."""
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        return ", ".join(self.opts), self.help or ""
+        return self.opts[0], self.help or ""
 
 
 def argument(name: str, metavar: str, *, many: bool = False, required: bool = False) -> Decorator:
@@ -58,7 +65,24 @@ class GoCommand(click.Command):
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         settings.setdefault("context_settings", {"help_option_names": HELP_NAMES, "max_content_width": 100})
+        settings.setdefault("options_metavar", "[FLAGS]")
         super().__init__(*arguments, **settings)
+        if any(isinstance(param, (_Flag, _Valued)) for param in self.params):
+            self.epilog = "One dash or two are the same, and so are -name VALUE and -name=VALUE."
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        """The flag of the help, shown by its shortest spelling."""
+        found = super().get_help_option(ctx)
+        if found is not None:
+            found.get_help_record = lambda ctx: ("-h, -help", "show this and exit")  # type: ignore[method-assign]
+        return found
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """All flags under the word that they go by here."""
+        options = [param for param in self.get_params(ctx) if _is_option(param)]
+        records = [record for param in options if (record := param.get_help_record(ctx)) is not None]
+        with formatter.section("Flags"):
+            formatter.write_dl(records)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Rewrite the words to what Click understands, then let it parse."""

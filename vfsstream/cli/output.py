@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-__all__ = ["human_size", "json_text", "print_json", "print_table", "rfc3339"]
+__all__ = ["counted", "human_seconds", "human_size", "json_text", "print_json", "print_table", "rfc3339"]
 
 _ESCAPES = str.maketrans(
     {"&": "\\u0026", "<": "\\u003c", ">": "\\u003e", "\u2028": "\\u2028", "\u2029": "\\u2029"}
@@ -52,3 +52,19 @@ def human_size(size: float) -> str:
         power += 1
     rounded = int(scaled * 10 + 0.5) / 10
     return f"{rounded:.1f} {units[power]}" if rounded < 10 and power else f"{rounded:.0f} {units[power]}"
+
+
+def human_seconds(seconds: float) -> str:
+    """A duration for a person: ``12ms``, ``3.4s``, ``1m30s``."""
+    from datetime import timedelta
+
+    from vfsstream.config.values import format_duration
+
+    if seconds < 1:
+        return f"{max(1, round(seconds * 1000))}ms"
+    return f"{seconds:.1f}s" if seconds < 60 else format_duration(timedelta(seconds=round(seconds)))
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun, as ``1 file`` or ``2 files``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

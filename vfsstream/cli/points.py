@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from vfsstream.cli.grammar import GoCommand, argument, flag, option
-from vfsstream.cli.output import human_size, print_json, print_table, rfc3339
+from vfsstream.cli.output import counted, human_size, print_json, print_table, rfc3339
 from vfsstream.cli.sources import config_flags, replica_source
 from vfsstream.config.values import format_duration
 from vfsstream.ltx.names import LEVELS
@@ -46,7 +46,7 @@ def points(config: str | None, no_expand_env: bool, json: bool, plot: str | None
         click.echo()
         print_table(("age", "points", "typical gap", "largest gap"), [_age_row(age) for age in ages])
     size = sum(file.size for level in files.values() for file in level)
-    click.echo(f"\n{len(everything)} points, {human_size(size)} in the replica")
+    click.echo(f"\n{counted(len(everything), 'point')}, {human_size(size)} in the replica")
 
 
 def _point(point: FileInfo) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from vfsstream.cli.grammar import GoCommand, argument, flag, option
-from vfsstream.cli.output import human_size, print_json, print_table, rfc3339
+from vfsstream.cli.output import human_seconds, human_size, print_json, print_table, rfc3339
 from vfsstream.cli.progress import interruptible, progress_option, reporter
 from vfsstream.cli.sources import Found, config_flags, is_url, one_argument, replica_source
 from vfsstream.cli.types import DURATION, INTEGER, TIME, TXID_TYPE
@@ -66,7 +66,9 @@ class Options:
     "integrity-check", str, metavar="MODE", default="none", help="none, quick or full, before anything is replaced"
 )
 @flag("delta", "bring an existing copy to the wanted moment by fetching only the pages that differ")
-@option("base", TXID_TYPE, help="with -delta: the TXID of the copy (default: what stands in PATH-txid)")
+@option(
+    "base", TXID_TYPE, metavar="TXID", help="with -delta: the TXID of the copy (default: what stands in PATH-txid)"
+)
 @flag("allow-gap", "at a gap in the history stop before it instead of refusing")
 @progress_option
 @argument("words", "DB_PATH|REPLICA_URL", many=True)
@@ -155,7 +157,8 @@ def _restore(options: Options, found: Found, output: str) -> None:
         print_json(_summary(options, found, str(result.txid), result.seconds))
     else:
         size = human_size(result.size)
-        text = f"restored {output} to TXID {result.txid} ({int(result.txid)}), {size} in {result.seconds:.1f}s"
+        took = human_seconds(result.seconds)
+        text = f"restored {output} to TXID {result.txid} ({int(result.txid)}), {size} in {took}"
         click.echo(text, err=True)
 
 
@@ -182,7 +185,7 @@ def _restore_old(options: Options, found: Found, output: str) -> bool:
         print_json(_summary(options, found, "", result.seconds))
     else:
         size = human_size(result.size)
-        click.echo(f"restored {output} from a 0.3 backup, {size} in {result.seconds:.1f}s", err=True)
+        click.echo(f"restored {output} from a 0.3 backup, {size} in {human_seconds(result.seconds)}", err=True)
     return True
 
 
@@ -211,7 +214,10 @@ def _delta(options: Options, found: Found, output: str) -> None:
         )
     else:
         how = "all of it" if result.full else f"{result.pages} pages, {human_size(result.read)}"
-        click.echo(f"{output}: from TXID {result.base} to {result.txid}, {how} in {result.seconds:.1f}s", err=True)
+        click.echo(
+            f"{output}: from TXID {result.base} to {result.txid}, {how} in {human_seconds(result.seconds)}",
+            err=True,
+        )
 
 
 def _summary(options: Options, found: Found, txid: str, seconds: float) -> dict[str, Any]:

@@ -44,7 +44,9 @@ class _Time(_Parsed):
             return None
         moment, assumed = values.parse_time(text, datetime.now(UTC))
         if assumed:
-            click.echo(f"note: no zone in {text!r}, taken as UTC: {moment.isoformat()}", err=True)
+            click.echo(
+                f"note: no zone in {text!r}, taken as UTC: {moment.isoformat().replace('+00:00', 'Z')}", err=True
+            )
         return moment
 
 

@@ -6,7 +6,7 @@ import click
 
 from vfsstream.cli.exits import ExitStatus, code_of
 from vfsstream.cli.grammar import GoCommand, argument, flag, option
-from vfsstream.cli.output import human_size, print_json
+from vfsstream.cli.output import counted, human_size, print_json
 from vfsstream.cli.progress import interruptible, progress_option, reporter
 from vfsstream.cli.sources import config_flags, replica_source
 from vfsstream.cli.types import INTEGER
@@ -71,7 +71,8 @@ def verify(
     else:
         for problem in result.problems:
             click.echo(f"problem: {problem}")
-        checked = f"{result.checked} of {result.files} files, {human_size(result.bytes)}, up to TXID {result.txid}"
+        files = f"{result.checked} of {counted(result.files, 'file')}"
+        checked = f"{files}, {human_size(result.bytes)}, up to TXID {result.txid}"
         image_text = f", image {result.image}" if result.image else ""
         click.echo(f"{'ok' if result.ok else 'NOT OK'}: {checked}{image_text}")
     if not result.ok:

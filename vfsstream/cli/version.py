@@ -24,7 +24,10 @@ def version(verbose: bool, json: bool, words: tuple[str, ...]) -> None:
         click.echo(__version__)
     else:
         for name, value in details.items():
-            click.echo(f"{name.replace('_', ' ').capitalize() + ':':<16}{value}")
+            click.echo(f"{_TITLES.get(name, name) + ':':<16}{value}")
+
+
+_TITLES = {"version": "Version", "python": "Python", "sqlite": "SQLite", "apsw": "APSW", "platform": "Platform"}
 
 
 def _details() -> dict[str, str]:

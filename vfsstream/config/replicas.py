@@ -11,7 +11,7 @@ from typing import Any
 
 from vfsstream.config.schema import Config, Database, ReplicaConfig, StoreKeys, keys
 from vfsstream.config.values import format_duration
-from vfsstream.errors import ConfigError
+from vfsstream.errors import ConfigError, MissingExtra, UsageError
 
 __all__ = [
     "append_path",
@@ -177,6 +177,28 @@ def open_replica(config: StoreKeys, replica: ReplicaConfig, **wrappers: Any) -> 
 
     options = options_of(config, replica)
     if scheme_of(replica) == "file":
-        url = replica.url or f"file://{database_path(replica.path or '')}"
-        return Replica(open_store(url, None, **wrappers))
-    return Replica(open_store(replica.url or "", options, **wrappers))
+        url, options = replica.url or f"file://{database_path(replica.path or '')}", {}
+    else:
+        url = replica.url or ""
+    try:
+        return Replica(open_store(url, options, **wrappers))
+    except MissingExtra:
+        raise
+    except UsageError as error:
+        raise _located(config, replica, error) from None
+
+
+def _located(config: StoreKeys, replica: ReplicaConfig, error: UsageError) -> ConfigError:
+    """What a store says of its options, with the place in the file where they stand."""
+    from vfsstream.config.secrets import redact
+
+    text = redact(str(error))
+    known = sorted((name for name in {**config.lines, **replica.lines} if name in text), key=len)
+    name = known[-1] if known else "url" if "url" in replica.lines else None
+    section: StoreKeys = replica if name is None or name in replica.lines else config
+    line = (section.lines.get(name or "") or section.line) or None
+    entries = enumerate(getattr(config, "dbs", ()))
+    index = next((index for index, entry in entries if entry.replica is replica), None)
+    prefix = "replica" if index is None else f"dbs[{index}].replica"
+    dotted = ".".join(part for part in ("" if section is config else prefix, name) if part)
+    return ConfigError(text, path=getattr(config, "file", "") or None, line=line, key=dotted, hint=error.hint)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 from vfsstream.errors import NotRestorable, ReplicaEmpty, UsageError
 from vfsstream.ltx.names import SNAPSHOT_LEVEL, TXID
@@ -41,7 +41,7 @@ def restore_plan(
     elif timestamp is not None:
         usable = [info for info in everything if info.created_at is None or info.created_at < timestamp]
         if not usable:
-            raise NotRestorable(f"nothing is older than {timestamp.isoformat()}", hint=_span(everything))
+            raise NotRestorable(f"nothing is older than {_shown(timestamp)}", hint=_span(everything))
     else:
         usable = everything
     plan = _chain(usable)
@@ -104,9 +104,13 @@ def _around(before: FileInfo | None, after: FileInfo | None) -> str:
 def _span(infos: Sequence[FileInfo]) -> str:
     # Files without a time are usable at any time, so one that was left out for its time is among these.
     times = [info.created_at for info in infos if info.created_at is not None]
-    return f"files range from {min(times).isoformat()} to {max(times).isoformat()}"
+    return f"files range from {_shown(min(times))} to {_shown(max(times))}"
 
 
 def _moment(point: FileInfo) -> str:
-    at = f" ({point.created_at.isoformat()})" if point.created_at else ""
+    at = f" ({_shown(point.created_at)})" if point.created_at else ""
     return f"{point.max_txid}{at}"
+
+
+def _shown(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
