@@ -1,4 +1,11 @@
-"""Restore side by side with the real Litestream: a folder, a lone snapshot and a snapshot with many small files."""
+"""Restore side by side with the real Litestream: a lone snapshot, and a snapshot with many small files.
+
+    python -m bench.restore [--megabytes 1000] [--turns 2]        from a folder
+    python -m bench.restore --s3 [--connection 60e6]              over S3 at 20 ms
+
+The stand-in for S3 limits the bandwidth of each connection, as real stores do (a lone connection to S3 gets 50 to 90
+MB/s, many together the whole line); ``--connection 0`` lifts the limit, ``--bandwidth`` sets one for all together.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +26,17 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.codec import sample_pages
+from bench.server import ServerProcess
 from vfsstream.ltx import TXID, Decoder, Header, encode
 from vfsstream.replica import Replica
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = 4096
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "bench",
+    "AWS_SECRET_ACCESS_KEY": "bench-secret",
+    "LITESTREAM_LOG_FILE": os.devnull,
+}
 
 
 @dataclass
@@ -43,7 +56,8 @@ class Run:
 
 def run(command: list[str]) -> Run:
     """Run a program to its end and account for it alone."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, **CREDENTIALS, "PYTHONPATH": str(ROOT)}
+    environment.pop("AWS_CA_BUNDLE", None)  # Litestream's S3 client refuses to start with it
     started = time.perf_counter()
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None
@@ -91,31 +105,78 @@ def add_small_files(replica: Replica, count: int, pages_each: int = 10) -> None:
         replica.write(0, txid, txid, body, timestamp=head.timestamp)
 
 
-def main(megabytes: int = 100, turns: int = 3) -> list[tuple[str, Run, Run]]:
-    """Print the table; returns ``(case, Litestream, vfsstream)``."""
-    litestream = shutil.which("litestream") or str(Path(sys.executable).with_name("litestream"))
+CASES = ("one snapshot", "snapshot + 999 files")
+
+
+def prepare(base: Path, megabytes: int) -> dict[str, Path]:
+    """The replica of each case, in folders below ``base``."""
+    litestream = _litestream()
+    make_database(base / "app.db", megabytes)
+    one, many = (base / case.replace(" ", "-") for case in CASES)
+    command = [litestream, "replicate", "-once", "-force-snapshot", str(base / "app.db"), f"file://{one}"]
+    subprocess.run(command, check=True, capture_output=True)
+    (base / "app.db").unlink()
+    shutil.copytree(one, many, copy_function=os.link)
+    add_small_files(Replica.open(f"file://{many}"), 999)
+    return dict(zip(CASES, (one, many), strict=True))
+
+
+def _litestream() -> str:
+    return shutil.which("litestream") or str(Path(sys.executable).with_name("litestream"))
+
+
+def compare(urls: dict[str, str], output: Path, turns: int) -> list[tuple[str, Run, Run]]:
+    """Both programs in turn on each URL, the best run of each."""
     found = []
-    with tempfile.TemporaryDirectory(prefix="vfsstream-bench-") as folder:
-        base = Path(folder)
-        make_database(base / "app.db", megabytes)
-        url = f"file://{base}/replica"
-        command = [litestream, "replicate", "-once", "-force-snapshot", str(base / "app.db"), url]
-        subprocess.run(command, check=True, capture_output=True)
-        for case in ("one snapshot", "snapshot + 1,000 files"):
-            if case != "one snapshot":
-                add_small_files(Replica.open(url), 1000)
-            theirs, ours = [], []
-            for _ in range(turns):
-                for program, runs in (([litestream], theirs), ([sys.executable, "-m", "vfsstream"], ours)):
-                    (base / "out.db").unlink(missing_ok=True)
-                    runs.append(run([*program, "restore", "-o", str(base / "out.db"), url]))
-            found.append((case, min(theirs, key=lambda r: r.wall), min(ours, key=lambda r: r.wall)))
-    _print(megabytes, found)
+    for case, url in urls.items():
+        theirs, ours = [], []
+        for _ in range(turns):
+            for program, runs in (([_litestream()], theirs), ([sys.executable, "-m", "vfsstream"], ours)):
+                output.unlink(missing_ok=True)
+                runs.append(run([*program, "restore", "-o", str(output), url]))
+        found.append((case, min(theirs, key=lambda r: r.wall), min(ours, key=lambda r: r.wall)))
     return found
 
 
-def _print(megabytes: int, found: list[tuple[str, Run, Run]]) -> None:
-    table = Table(title=f"restore of {megabytes} MB from a folder, best of several")
+def main(
+    megabytes: int = 100,
+    turns: int = 3,
+    s3: bool = False,
+    latency: float = 0.02,
+    bandwidth: float = 0.0,
+    per_connection: float = 60e6,
+) -> list[tuple[str, Run, Run]]:
+    """Print the table; returns ``(case, Litestream, vfsstream)``."""
+    with tempfile.TemporaryDirectory(prefix="vfsstream-bench-") as folder:
+        base = Path(folder)
+        folders = prepare(base, megabytes)
+        if not s3:
+            found = compare({case: f"file://{path}" for case, path in folders.items()}, base / "out.db", turns)
+            _print(f"restore of {megabytes} MB from a folder, best of {turns}", found)
+            return found
+        with ServerProcess() as server:
+            urls = {}
+            for number, (case, path) in enumerate(folders.items()):
+                as_s3(path, base / "flat" / str(number), only_snapshot=number == 0)
+                urls[case] = server.url("bench", str(number))
+            server.load("bench", "", base / "flat")
+            server.set(latency, bandwidth, per_connection)
+            found = compare(urls, base / "out.db", turns)
+        limits = [(per_connection, " a connection"), (bandwidth, " in all")]
+        limit = ", ".join(f"{rate / 1e6:g} MB/s{what}" for rate, what in limits if rate) or "no limit"
+        _print(f"restore of {megabytes} MB over S3 at {latency * 1000:g} ms, {limit}, best of {turns}", found)
+        return found
+
+
+def as_s3(source: Path, target: Path, only_snapshot: bool = False) -> None:
+    """The files of a folder under the keys that S3 replicas have."""
+    for level in (source / "ltx").iterdir():
+        if not only_snapshot or level.name == "9":
+            shutil.copytree(level, target / f"{int(level.name):04x}", copy_function=os.link)
+
+
+def _print(title: str, found: list[tuple[str, Run, Run]]) -> None:
+    table = Table(title=title)
     for column in ("case", "program", "wall s", "CPU s", "peak MB"):
         table.add_column(column, justify="left" if column in ("case", "program") else "right")
     for case, theirs, ours in found:
@@ -127,8 +188,14 @@ def _print(megabytes: int, found: list[tuple[str, Run, Run]]) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, default=100)
     parser.add_argument("--turns", type=int, default=3)
-    arguments = parser.parse_args()
-    main(arguments.megabytes, arguments.turns)
+    parser.add_argument("--s3", action="store_true", help="over S3 instead of from a folder")
+    parser.add_argument("--latency", type=float, default=0.02, help="seconds before each answer of S3")
+    parser.add_argument(
+        "--bandwidth", type=float, default=0.0, help="bytes per second of all connections together"
+    )
+    parser.add_argument("--connection", type=float, default=60e6, help="bytes per second of each connection")
+    given = parser.parse_args()
+    main(given.megabytes, given.turns, given.s3, given.latency, given.bandwidth, given.connection)

@@ -81,6 +81,7 @@ class S3Server:
     Args:
         latency: seconds before each answer starts.
         bandwidth: bytes per second, shared by all answers; 0 = unlimited.
+        per_connection: bytes per second that one connection gets, as real object stores limit it; 0 = unlimited.
 
     Attributes:
         counts: requests so far by kind; only LIST, GET, HEAD, PUT, DELETE, POST.
@@ -90,8 +91,11 @@ class S3Server:
         peak: the most requests that were under way at once.
     """
 
-    def __init__(self, latency: float = 0.0, bandwidth: float = 0.0, port: int = 0) -> None:
+    def __init__(
+        self, latency: float = 0.0, bandwidth: float = 0.0, port: int = 0, per_connection: float = 0.0
+    ) -> None:
         self.latency, self.bandwidth, self.port = latency, bandwidth, port
+        self.per_connection = per_connection
         self.buckets: dict[str, Bucket] = {}
         self.counts: Counter[str] = Counter()
         self.sent = 0
@@ -180,6 +184,7 @@ class _Connection(asyncio.Protocol):
         self.buffer = bytearray()
         self.task: asyncio.Task[None] | None = None
         self.wanted: tuple[str, str, dict[str, str], int] | None = None
+        self.free_at = 0.0
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -265,6 +270,12 @@ class _Connection(asyncio.Protocol):
         if answer.length is None and len(answer.body) <= PIECE:
             self.transport.write(answer.body)
 
+    def _pace(self, now: float, size: int) -> float:
+        if not self.server.per_connection:
+            return 0.0
+        self.free_at = max(self.free_at, now) + size / self.server.per_connection
+        return self.free_at - now
+
     async def _send(self, method: str, answer: _Answer, loop: asyncio.AbstractEventLoop) -> None:
         if method == "HEAD":
             answer.length = len(answer.body)
@@ -276,7 +287,8 @@ class _Connection(asyncio.Protocol):
         self._send_head(answer)
         for start in range(0, len(body), PIECE):
             piece = body[start : start + PIECE]
-            wait = self.server.pace(loop.time(), len(piece))
+            now = loop.time()
+            wait = max(self.server.pace(now, len(piece)), self._pace(now, len(piece)))
             if wait > 0.001:
                 await asyncio.sleep(wait)
             if self.transport.is_closing():
@@ -411,6 +423,7 @@ def control(server: S3Server, command: str, query: dict[str, str]) -> _Answer:
     elif command == "set":
         server.latency = float(query.get("latency", server.latency))
         server.bandwidth = float(query.get("bandwidth", server.bandwidth))
+        server.per_connection = float(query.get("per_connection", server.per_connection))
     elif command == "load":
         server.load(query["bucket"], query["prefix"], Path(query["directory"]))
     state = {"counts": dict(server.counts), "sent": server.sent, "peak": server.peak}
@@ -457,8 +470,8 @@ class ServerProcess:
     def reset(self) -> None:
         self._ask("reset")
 
-    def set(self, latency: float, bandwidth: float) -> None:
-        self._ask(f"set?latency={latency}&bandwidth={bandwidth}")
+    def set(self, latency: float, bandwidth: float, per_connection: float = 0.0) -> None:
+        self._ask(f"set?latency={latency}&bandwidth={bandwidth}&per_connection={per_connection}")
 
     def state(self) -> dict[str, Any]:
         """``counts``, ``sent`` and ``peak``."""
