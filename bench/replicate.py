@@ -160,6 +160,15 @@ def load(program: str, root: Path, per_second: int, seconds: float) -> dict[str,
     }
 
 
+def settle(path: Path, process: subprocess.Popen[bytes]) -> None:
+    """Until levels and snapshot are written: nothing stored and no CPU used for a while."""
+    deadline, quiet = time.monotonic() + 120, 0
+    while quiet < 35 and time.monotonic() < deadline:  # longer than the interval of level 1
+        before = stored(path), cpu(process)
+        time.sleep(1)
+        quiet = quiet + 1 if stored(path) == before[0] and cpu(process) - before[1] < 0.3 else 0
+
+
 def first_sync(program: str, root: Path, megabytes: int) -> dict[str, float]:
     """From the start of the program to the complete first file; then a restart with nothing changed."""
     path = root / "big.db"
@@ -170,6 +179,7 @@ def first_sync(program: str, root: Path, megabytes: int) -> dict[str, float]:
         wait_for(lambda: files(path) > 0)
         wall = time.perf_counter() - started
         used, rss = cpu(process), peak_mb(process)
+        settle(path, process)
     before = stored(path)
     with replicating(program, root, [path]) as process:
         time.sleep(8)

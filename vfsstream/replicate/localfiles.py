@@ -16,6 +16,7 @@ from vfsstream.errors import DatabaseError, DiskFull, LtxError, VfsstreamError
 from vfsstream.ltx.names import TXID, format_name, parse_name
 from vfsstream.plan.files import FileInfo
 from vfsstream.stores.file import sync_directory
+from vfsstream.stores.writeback import WriteBehind
 
 if TYPE_CHECKING:
     from vfsstream.ltx import Header
@@ -227,9 +228,11 @@ class _Whole:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self._behind = WriteBehind(file.fileno())
 
     def write(self, data: bytes) -> int:
         view = memoryview(data)
         while view:
             view = view[self._file.write(view) :]
+        self._behind.wrote(len(data))
         return len(data)

@@ -144,12 +144,16 @@ class FileStore(Store):
             self._fail(error, key, "write")
 
     def _write(self, temp: Path, source: Source, timestamp: str | None) -> None:
+        from vfsstream.stores.writeback import WriteBehind
+
         descriptor = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), self.mode)
         with open(descriptor, "wb", buffering=0) as file:
+            behind = WriteBehind(file.fileno())
             for chunk in chunks_of(source):
                 view = memoryview(chunk)
                 while view:
                     view = view[file.write(view) or 0 :]
+                behind.wrote(len(chunk))
             os.fsync(file.fileno())
         if timestamp is not None:
             nanoseconds = round(datetime.fromisoformat(timestamp).timestamp() * 1000) * 1_000_000
