@@ -394,7 +394,7 @@ def test_behind_the_real_replicator_killed_again_and_again(litestream: str, tmp_
                 watcher = subprocess.Popen(
                     [sys.executable, "-c", WATCHING, str(copy)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
                 )
-            written = write(source, written, 1.0 if kills < 10 else 6.0)
+            written = write(source, written, 1.0 if kills < 10 else 30.0)  # 20 of them: ten minutes
             if turn < kills - 1:
                 follower.send_signal(signal.SIGKILL)
                 follower.wait()
