@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import sys
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -37,6 +37,10 @@ _WORTH_AN_IMPORT = 50_000
 """From so many entries on numpy is worth its import too."""
 
 
+_SLICE = 1 << 16
+"""Bytes decoded between two calls of ``pause``: less than a millisecond's work."""
+
+
 def _is_large(entries: int) -> bool:
     return entries >= (_LARGE if "numpy" in sys.modules else _WORTH_AN_IMPORT)
 
@@ -63,6 +67,10 @@ def index_start(tail: bytes | memoryview, file_size: int, name: str | None = Non
     return int(file_size - TAIL_SIZE - size)
 
 
+def _nothing() -> None:
+    pass
+
+
 class PageIndex:
     """Which page lies where: ascending page numbers, contiguous frames.
 
@@ -80,7 +88,12 @@ class PageIndex:
 
     @classmethod
     def decode(
-        cls, data: bytes | memoryview, header: Header, file_size: int, name: str | None = None
+        cls,
+        data: bytes | memoryview,
+        header: Header,
+        file_size: int,
+        name: str | None = None,
+        pause: Callable[[], None] = _nothing,
     ) -> PageIndex:
         """Read and check an index.
 
@@ -89,6 +102,7 @@ class PageIndex:
             header: of the file.
             file_size: bytes of the whole file.
             name: key or path of the file, for messages.
+            pause: called now and then during long work, to let other threads run.
 
         Raises:
             LtxError: any rule of the format broken; no entry of such an index can be trusted.
@@ -99,7 +113,7 @@ class PageIndex:
         body = data[:-TAIL_SIZE]
         try:
             if _is_large(len(body) // 6):
-                columns = _decode_large(body)
+                columns = _decode_large(body, pause)
             else:
                 columns = _decode_small(body)
             index = cls(*columns)
@@ -244,13 +258,42 @@ def _decode_small(data: bytes | memoryview) -> _Columns:
     return values[0:-1:3], values[1::3], values[2::3]
 
 
-def _decode_large(data: bytes | memoryview) -> _Columns:
+def _decode_large(data: bytes | memoryview, pause: Callable[[], None]) -> _Columns:
+    """Slice by slice: what is worked on stays in the processor's cache, and memory is that of the result."""
     import numpy as np
 
     raw = np.frombuffer(data, dtype=np.uint8)
-    ends = np.flatnonzero(raw < 0x80)
-    if len(ends) % 3 != 1 or ends[-1] != len(raw) - 1 or raw[-1]:
+    count = sum(int(np.count_nonzero(raw[at : at + _SLICE] < 0x80)) for at in range(0, len(raw), _SLICE))
+    if count % 3 != 1 or raw[-1]:
         raise LtxError("entries do not end in a zero byte")
+    if len(raw) > 1 and raw[-2] >= 0x80:
+        raise LtxError("number not in its shortest form")
+    body, count = raw[:-1], count // 3
+    if count == 0:
+        raise LtxError("entries do not end in a zero byte")
+    pgnos = np.empty(count, np.uint32)
+    offsets = np.empty(count, np.int64)
+    sizes = np.empty(count, np.int32)
+    at = done = 0
+    while done < count:
+        values, used = _decode_slice(body[at : at + _SLICE])
+        entries = slice(done, done + len(values) // 3)
+        if values[0::3].max() >> 32 or values[2::3].max() >> 31:
+            raise LtxError("number too large")
+        pgnos[entries], offsets[entries], sizes[entries] = values[0::3], values[1::3], values[2::3]
+        at, done = at + used, entries.stop
+        pause()
+    return pgnos, offsets, sizes  # type: ignore[return-value]
+
+
+def _decode_slice(raw: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int64], int]:
+    """The numbers of the whole entries at the start of some bytes, and how many bytes those took."""
+    import numpy as np
+
+    ends = np.flatnonzero(raw < 0x80)
+    ends = ends[: len(ends) // 3 * 3]
+    if not len(ends):
+        raise LtxError("number too large")
     starts = np.empty_like(ends)
     starts[0] = 0
     starts[1:] = ends[:-1] + 1
@@ -263,10 +306,7 @@ def _decode_large(data: bytes | memoryview) -> _Columns:
     for place in range(int(lengths.max()) + 1):
         some = np.flatnonzero(lengths >= place)
         values[some] |= (raw[starts[some] + place].astype(np.int64) & 0x7F) << (7 * place)
-    pgnos, offsets, sizes = values[0:-1:3], values[1::3], values[2::3]
-    if len(pgnos) == 0 or pgnos.max() >> 32 or sizes.max() >> 31:
-        raise LtxError("number too large")
-    return pgnos.astype(np.uint32), offsets.copy(), sizes.astype(np.int32)  # type: ignore[return-value]
+    return values, int(ends[-1]) + 1
 
 
 def encode_entries(pgnos: Sequence[int], offsets: Iterable[int], sizes: Sequence[int]) -> bytes:

@@ -6,6 +6,7 @@ enough for the page index, and only a wrong guess costs another request.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,7 +17,7 @@ from vfsstream.plan.files import FileInfo
 from vfsstream.replica import Replica
 from vfsstream.replica.parallel import side_by_side
 
-__all__ = ["IndexStore", "LoadedFile", "load_file", "load_whole", "read_plan_files"]
+__all__ = ["IndexStore", "LoadedFile", "load_file", "load_whole", "read_plan_files", "yield_now"]
 
 WHOLE = 256 * 1024
 """Files up to this size are read whole: one request instead of two, and their pages come along."""
@@ -52,12 +53,19 @@ class IndexStore(Protocol):
         """Keep them."""
 
 
+def yield_now() -> None:
+    """Let other threads run: long work of ours must not hold the interpreter for more than a millisecond."""
+    time.sleep(0)
+
+
 def load_whole(replica: Replica, info: FileInfo, data: bytes) -> LoadedFile:
     """The file out of its complete bytes."""
     name = replica.key(info)
     header = Header.unpack(data[:HEADER_SIZE], name=name)
     start = index_start(data[-24:], len(data), name=name)
-    return LoadedFile(info, header, PageIndex.decode(data[start:], header, len(data), name=name), data, data)
+    return LoadedFile(
+        info, header, PageIndex.decode(memoryview(data)[start:], header, len(data), name, yield_now), data, data
+    )
 
 
 def load_file(replica: Replica, info: FileInfo) -> LoadedFile:
@@ -141,7 +149,7 @@ def _whole_index(replica: Replica, info: FileInfo, tail: bytes) -> bytes:
 def _assemble(replica: Replica, info: FileInfo, head: bytes, tail: bytes) -> LoadedFile:
     name = replica.key(info)
     header = Header.unpack(head[:HEADER_SIZE], name=name)
-    return LoadedFile(info, header, PageIndex.decode(tail, header, info.size, name=name), None, head)
+    return LoadedFile(info, header, PageIndex.decode(tail, header, info.size, name, yield_now), None, head)
 
 
 def _known(replica: Replica, info: FileInfo, index_cache: IndexStore | None) -> LoadedFile | None:

@@ -13,7 +13,7 @@ from vfsstream.plan import restore_plan
 from vfsstream.plan.files import FileInfo
 from vfsstream.replica import Replica
 from vfsstream.replica.parallel import side_by_side
-from vfsstream.vfs.opening import IndexStore, LoadedFile, read_plan_files
+from vfsstream.vfs.opening import IndexStore, LoadedFile, read_plan_files, yield_now
 from vfsstream.vfs.pagemap import Incoming, build
 from vfsstream.vfs.view import View
 
@@ -29,11 +29,6 @@ class Opened(NamedTuple):
     view: View
     loaded: Sequence[LoadedFile]
     files: Mapping[int, Sequence[FileInfo]]
-
-
-def yield_now() -> None:
-    """Let other threads run: long work of ours must not hold the interpreter for more than a millisecond."""
-    time.sleep(0)
 
 
 def incoming(loaded: LoadedFile) -> Incoming:
