@@ -41,7 +41,9 @@ class Place:
 
     def error(self, message: str, hint: str | None = None) -> ConfigError:
         """The error of this place."""
-        return ConfigError(message, path=self.path, line=self.line, key=self.dotted or None, hint=hint)
+        from vfsstream.config.secrets import redact
+
+        return ConfigError(redact(message), path=self.path, line=self.line, key=self.dotted or None, hint=hint)
 
 
 def suggest(name: str, known: Iterable[str]) -> str | None:

@@ -44,7 +44,9 @@ def _error(
     config: Config, section: Section, name: str, message: str, dotted: str, hint: str | None = None
 ) -> ConfigError:
     line = section.lines.get(name) or section.line or None
-    return ConfigError(message, path=config.file or None, line=line, key=dotted, hint=hint)
+    from vfsstream.config.secrets import redact
+
+    return ConfigError(redact(message), path=config.file or None, line=line, key=dotted, hint=hint)
 
 
 def _check_top(config: Config) -> None:
