@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import apsw
@@ -28,6 +29,7 @@ from tests.replicate.live import (
 from tests.replicate.test_failures import Case
 from vfsstream.replica import Replica
 from vfsstream.replicate.database import Database
+from vfsstream.replicate.localfiles import meta_path_for
 from vfsstream.replicate.replicator import once
 from vfsstream.replicate.restore import restore
 from vfsstream.replicate.wal import WAL_HEADER_SIZE, frame_size
@@ -83,6 +85,30 @@ def test_an_older_local_file_is_damaged_after_its_upload(case: Case) -> None:
         case.write()
     (case.level0 / f"{2:016x}-{2:016x}.ltx").write_bytes(b"rubbish")
     case.turn()
+    case.same()
+
+
+def test_a_damaged_local_file_is_no_fork(case: Case) -> None:
+    """Its header is whole, its end is not that of the replica's file: nobody else wrote there."""
+    case.turn()
+    case.write()
+    with case.database(shutdown_sync_timeout=timedelta(0)) as database:
+        database.sync()
+        database._close_local()
+    first = case.level0 / f"{1:016x}-{1:016x}.ltx"
+    os.truncate(first, first.stat().st_size - 20)
+    case.turn()
+    case.same()
+
+
+def test_a_close_that_finds_the_replica_ahead_is_no_success_before_its_own_content_is_there(case: Case) -> None:
+    case.turn()
+    shutil.rmtree(meta_path_for(case.path))
+    case.write()
+    database = case.database()
+    result = database.close()
+    assert result.uploaded
+    assert result.position == 2
     case.same()
 
 

@@ -138,8 +138,8 @@ class Database(LocalDatabase):
         while True:
             try:
                 self.sync()
-                if self._position > 0:
-                    self.upload()
+                if self._position > 0 and self.upload() < self.sync():
+                    self.upload()  # after a rebase the content has a higher TXID than before
                 if not stop.is_set():
                     self.ensure_base(deadline)
                 return None

@@ -115,6 +115,10 @@ class Uploader:
             self._unmet.unlink(missing_ok=True)
             return
         if standing.common is not None and not self._same(standing.common):
+            if self._is_damaged(standing.common):
+                self.local.set_aside(standing.common)
+                self._make_contact(position)
+                return
             if not self._take_over:
                 raise ForkDetected(
                     f"{self.replica.describe()} has another file for TXID {standing.common} than the local copy "
@@ -243,6 +247,13 @@ class Uploader:
         with open(path, "rb") as file:
             for _ in Decoder(iter(lambda: file.read(1 << 20), b""), name=str(path)).runs():
                 pass
+
+    def _is_damaged(self, txid: TXID) -> bool:
+        try:
+            self._verify(txid)
+        except LtxError:
+            return True
+        return False
 
     def _same(self, txid: TXID) -> bool:
         """Whether the replica's file of a TXID is the local one: header, trailer and size."""
