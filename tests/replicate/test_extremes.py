@@ -79,6 +79,40 @@ def test_a_crash_between_the_first_file_of_a_new_page_size_and_its_snapshot(
     case.same()
 
 
+@pytest.mark.interop
+def test_the_local_state_is_lost_before_the_snapshot_of_a_new_page_size(case: Case, litestream: str) -> None:
+    case.turn()
+    to_page_size(case.writer, 8192)
+    database = case.database()
+    database.sync()
+    database.upload()
+    with database._capture_lock:
+        database._close_local()
+    shutil.rmtree(meta_path_for(case.path))
+    (case.replica / "lock.json").unlink()  # its time is over
+    case.write()
+    case.turn()
+    assert contents(restore_theirs(litestream, case.replica, case.target)) == contents(case.writer)
+    case.same()
+
+
+def test_the_local_state_is_lost_before_the_replica_got_a_base(case: Case) -> None:
+    with case.database(shutdown_sync_timeout=timedelta(0)) as database:
+        database.sync()
+        database._close_local()
+    (case.level0 / f"{1:016x}-{1:016x}.ltx").unlink()
+    case.write()
+    database = case.database()
+    database.sync()
+    database.upload()
+    with database._capture_lock:
+        database._close_local()
+    shutil.rmtree(meta_path_for(case.path))
+    (case.replica / "lock.json").unlink()
+    case.turn()
+    case.same()
+
+
 def test_an_older_local_file_is_damaged_after_its_upload(case: Case) -> None:
     for _ in range(3):
         case.turn()

@@ -33,6 +33,12 @@ def test_the_replica_is_ahead_at_any_level() -> None:
     assert compare(level0(1, 2), TXID(2), {0: level0(1), 1: [info(1, 1, 7)]}) == Behind(TXID(7))
 
 
+def test_a_replica_that_is_ahead_without_a_base_needs_one() -> None:
+    assert compare([], TXID(0), {0: level0(2, 3)}) == Behind(TXID(3), needs_snapshot=True)
+    assert compare([], TXID(0), {0: level0(1, 3)}) == Behind(TXID(3), needs_snapshot=True)
+    assert compare([], TXID(0), {0: level0(1, 3), 9: [info(9, 1, 2)]}) == Behind(TXID(3))
+
+
 def test_a_hole_in_the_replica_is_filled_before_what_follows() -> None:
     found = compare(level0(1, 2, 3, 4), TXID(4), {0: level0(1, 3)})
     assert found == Standing([TXID(2), TXID(4)], TXID(3), False)

@@ -60,7 +60,7 @@ _known: weakref.WeakValueDictionary[str, DirectoryTime] = weakref.WeakValueDicti
 
 def directory_of(file: Path) -> DirectoryTime:
     """The directory of a file, shared by all who ask; a file behind a link can be exchanged elsewhere."""
-    if file.is_symlink():
+    if os.path.islink(file):  # False for what may not be looked at; opening says so
         return _Never("")
     path = str(file.parent)
     return _known.setdefault(path, DirectoryTime(path))

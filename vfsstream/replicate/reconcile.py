@@ -10,14 +10,19 @@ from vfsstream.ltx.names import SNAPSHOT_LEVEL, TXID
 from vfsstream.plan import restore_plan
 from vfsstream.plan.files import FileInfo
 
-__all__ = ["Behind", "Standing", "compare"]
+__all__ = ["Behind", "Standing", "behind", "compare"]
 
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """The replica is ahead of the local files: go on above ``newest``, with all pages."""
+    """The replica is ahead of the local files: go on above ``newest``, with all pages.
+
+    Attributes:
+        needs_snapshot: no chain leads from a base to ``newest``, so none would to what is above it.
+    """
 
     newest: TXID
+    needs_snapshot: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,7 @@ def compare(
     everything = [info for files in remote.values() for info in files]
     newest = max((info.max_txid for info in everything), default=TXID(0))
     if newest > position:
-        return Behind(newest)
+        return behind(remote)
     single = {info.min_txid for info in remote.get(0, ()) if info.min_txid == info.max_txid}
     common = max((info.min_txid for info in local if info.min_txid in single), default=None)
     covered = _Cover(everything)
@@ -55,6 +60,12 @@ def compare(
         if not covered.has(info.min_txid) or (info.min_txid == position and newest_single < position)
     ]
     return Standing(missing, common, not _leads_to(position, local, missing, remote))
+
+
+def behind(remote: Mapping[int, Sequence[FileInfo]]) -> Behind:
+    """What to do when all the local files are worth nothing beside what the replica has."""
+    newest = max((info.max_txid for files in remote.values() for info in files), default=TXID(0))
+    return Behind(newest, not _leads_to(newest, (), (), remote))
 
 
 class _Cover:

@@ -7,14 +7,23 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
-from vfsstream.errors import AlreadyExists, ForkDetected, Interrupted, LtxError, NotFound, StoreError
+from vfsstream.errors import (
+    AlreadyExists,
+    ForkDetected,
+    Interrupted,
+    LtxError,
+    MissingError,
+    NotFound,
+    StoreError,
+)
 from vfsstream.ltx import HEADER_SIZE, TRAILER_SIZE, Decoder, Header
 from vfsstream.ltx.names import LEVELS, SNAPSHOT_LEVEL, TXID
 from vfsstream.plan.files import FileInfo
+from vfsstream.plan.restore import restore_plan
 from vfsstream.replica import Replica
 from vfsstream.replicate.lease import Lease
 from vfsstream.replicate.localfiles import LocalFiles, disk_errors
-from vfsstream.replicate.reconcile import Behind, Standing, compare
+from vfsstream.replicate.reconcile import Behind, Standing, behind, compare
 
 __all__ = ["Uploader"]
 
@@ -107,11 +116,12 @@ class Uploader:
         if self._unmet.exists() and newest and not self._is_ours(standing):
             # Local files begun without a look at the replica share no history with it: the numbers collide only.
             # Those given so far are given anew, so that the chain goes on without a gap.
-            standing = Behind(newest)
+            standing = behind(remote)
         if isinstance(standing, Behind):
             self._rebase(standing.newest, "the replica is ahead of the local files")
             self.listing, self.position = remote, standing.newest
-            self._remote_page_size = self._page_size_of(remote, standing.newest)
+            first, self._remote_page_size = self._page_sizes_of(remote)
+            self.needs_snapshot |= standing.needs_snapshot or first != self._remote_page_size
             self._unmet.unlink(missing_ok=True)
             return
         if standing.common is not None and not self._same(standing.common):
@@ -143,13 +153,17 @@ class Uploader:
         changed = self.local.last_page_size_change()
         return changed is not None and all(info.max_txid < changed for info in remote.get(SNAPSHOT_LEVEL, ()))
 
-    def _page_size_of(self, remote: dict[int, list[FileInfo]], txid: TXID) -> int | None:
-        for files in remote.values():
-            for info in files:
-                if info.max_txid == txid:
-                    head = self.replica.fetch(info, 0, HEADER_SIZE).data
-                    return Header.unpack(head, name=self.replica.key(info)).page_size
-        return None
+    def _page_sizes_of(self, remote: dict[int, list[FileInfo]]) -> tuple[int | None, int | None]:
+        """Of the base from which the newest state is restored, and of the newest file."""
+        try:
+            plan = restore_plan(remote)
+        except MissingError:
+            return None, None
+        first, last = (
+            Header.unpack(self.replica.fetch(info, 0, HEADER_SIZE).data, name=self.replica.key(info)).page_size
+            for info in (plan[0], plan[-1])
+        )
+        return first, last
 
     def _is_ours(self, standing: Behind | Standing) -> bool:
         """Whether the replica holds what was begun here: the first upload arrived, then we were killed."""
