@@ -1,9 +1,41 @@
-"""The defects D1 to D25 of Litestream's VFS: none of them here."""
+"""The defects D1 to D25 of Litestream's VFS: none of them here.
+
+===== =============================================================== ========================================
+      what happens there                                              the test that fails if it did here
+===== =============================================================== ========================================
+D1    other SQLite connections of the process cannot be opened        test_d1_other_connections_open_as_ever
+D2    the environment is read at the start of the process only        test_d2_the_environment_counts_at_each_open
+D3    a failed open kills the first connection                        test_d3_a_failed_open_harms_nobody
+D4    an older compacted file overrides newer pages                   test_d4_an_older_compacted_file_never_wins
+D5    a reader without a level-1 file in its plan freezes             test_d5_compactions_do_not_stop_the_reader
+D6    a shrinking transaction replaces the whole index                test_d6_d7_a_shrinking_database
+D7    the size is that of the highest page ever seen                  test_d6_d7_a_shrinking_database
+D8    updates during hydration are lost                               test_d8_an_update_during_hydration_stays
+D9    the hydrated file changes under readers                         test_d9_a_hydrated_reader_sees_one_state
+D10   all hydrations share a file; progress above 100 %               test_d10_hydrations_have_files_of_their_own
+D11   a writer loses its own synced pages                             test_d11_nothing_can_be_written_and_so_lost
+D12   a random change counter empties SQLite's cache                  test_d12_the_cache_of_sqlite_lives
+D13   asking for the size walks all pages                             test_d13_the_size_is_known
+D14   each connection has an index, a cache and a poller of its own   test_d14_connections_share_everything
+D15   a removed file means BUSY for ever                              test_d15_removed_files
+D16   a remote read has no deadline                                   test_d16_a_read_ends_in_time
+D17   poll_interval=0s aborts the process                             test_d17_d24_a_bad_value_is_named
+D18   setter PRAGMAs raise MemoryError in Python                      test_d18_setters_answer_sqlite3_too
+D19   the TXID runs ahead of the view, the time stands still          test_d19_the_txid_is_that_of_the_view
+D20   the temporary directory is left behind                          test_d10_d20_nothing_temporary_is_left
+D21   a failed load crashes at exit                                   test_d21_a_failed_open_leaves_a_clean_exit
+D22   every poll lists whole levels                                   test_d22_d23_what_polling_costs
+D23   each new file is fetched two or three times                     test_d22_d23_what_polling_costs
+D24   causes of errors are lost                                       test_d24_causes_reach_the_user
+D25   plain ATTACH and VACUUM INTO reach the replica                  test_d25_plain_files_stay_plain
+===== =============================================================== ========================================
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -15,7 +47,9 @@ import apsw
 import pytest
 
 import vfsstream
+import vfsstream.sqlite3
 from tests.conftest import ROOT
+from tests.vfs.live import wait_until
 from tests.vfs.recorder import Recorder, recorder
 from vfsstream.errors import DeadlineExceeded, OptionError, StoreError, VfsstreamError, ViewExpired
 from vfsstream.stores.base import Fetched
@@ -114,9 +148,7 @@ def test_d4_an_older_compacted_file_never_wins(opened: Callable[..., apsw.Connec
     same_as_primary(db, primary)
 
 
-def test_d5_compactions_after_the_open_do_not_stop_the_reader(
-    opened: Callable[..., apsw.Connection], primary: Recorder
-) -> None:
+def test_d5_compactions_do_not_stop_the_reader(opened: Callable[..., apsw.Connection], primary: Recorder) -> None:
     filled(primary)
     primary.snapshot()
     db = opened()
@@ -168,7 +200,7 @@ def test_d9_a_transaction_sees_one_state(opened: Callable[..., apsw.Connection],
     assert db.execute("SELECT sum(v) FROM t").get == 400
 
 
-def test_d12_the_cache_of_sqlite_lives_while_nothing_changes(
+def test_d12_the_cache_of_sqlite_lives(
     opened: Callable[..., apsw.Connection], primary: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     filled(primary)
@@ -237,7 +269,7 @@ def test_d15_an_expired_view_says_so_at_once(opened: Callable[..., apsw.Connecti
     assert db.execute("SELECT sum(v) FROM t").get == 400
 
 
-def test_d16_a_read_has_a_deadline_and_can_be_interrupted(
+def test_d16_a_read_ends_in_time(
     opened: Callable[..., apsw.Connection], primary: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     filled(primary, 400)
@@ -320,7 +352,7 @@ def test_d19_time_moves_with_the_view(opened: Callable[..., apsw.Connection], pr
     assert db.pragma("litestream_time") > before
 
 
-def test_d10_d20_nothing_is_left_in_the_temporary_directory(primary: Recorder, tmp_path: Path) -> None:
+def test_d10_d20_nothing_temporary_is_left(primary: Recorder, tmp_path: Path) -> None:
     filled(primary)
     temp = tmp_path / "temporary"
     temp.mkdir()
@@ -362,6 +394,7 @@ def test_d22_d23_what_polling_costs(primary: Recorder, monkeypatch: pytest.Monke
     fetch, listing = FileStore.fetch, FileStore.list
     monkeypatch.setattr(FileStore, "fetch", lambda self, *a: calls.append(f"get {a[0]}") or fetch(self, *a))
     monkeypatch.setattr(FileStore, "list", lambda self, *a: calls.append(f"list {a[0]}") or listing(self, *a))
+    monkeypatch.setattr(FileStore, "watch", lambda *_: lambda: None)  # its looks would be counted too
     connections = [vfsstream.connect(primary.url, poll_interval="1h", relist_interval="24h") for _ in range(5)]
     db = connections[0]
     db.execute("SELECT sum(v) FROM t").fetchall()
@@ -461,3 +494,126 @@ def test_d16_an_attached_replica_is_interrupted_too(primary: Recorder, monkeypat
     release.set()
     timer.join()
     db.close()
+
+
+def test_every_defect_has_its_test() -> None:
+    rows = [line.split() for line in (__doc__ or "").splitlines() if re.match(r"D\d+ ", line)]
+    assert [row[0] for row in rows] == [f"D{number}" for number in range(1, 26)]
+    missing = [row[-1] for row in rows if not callable(globals().get(row[-1]))]
+    assert not missing
+
+
+def hydrated(db: apsw.Connection) -> bool:
+    return bool(db.pragma("litestream_hydration_progress") == "100")
+
+
+def test_d8_an_update_during_hydration_stays(
+    primary: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(primary, 400)
+    fetch, gate = FileStore.fetch, threading.Event()
+
+    def slow(self: FileStore, key: str, offset: int = 0, size: int | None = None) -> Fetched:
+        if threading.current_thread().name.startswith("vfsstream-fetch"):
+            gate.wait(30)
+        return fetch(self, key, offset, size)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FileStore, "fetch", slow)
+        db = vfsstream.connect(
+            primary.url, hydration_enabled=True, hydration_path=str(tmp_path / "h.db"), poll_interval="1h"
+        )
+        primary.commit("UPDATE t SET v = 5")
+        follower = file_of(db).database.follower  # type: ignore[union-attr]
+        assert follower is not None
+        follower.refresh(lambda: None)
+        assert not hydrated(db)
+        gate.set()
+    wait_until(lambda: hydrated(db), what="hydration")
+    for _ in range(5):
+        assert db.execute("SELECT count(*), min(v), max(v) FROM t").fetchall() == [(400, 5, 5)]
+        time.sleep(0.02)
+    same_as_primary(db, primary)
+    db.close()
+
+
+def test_d9_a_hydrated_reader_sees_one_state(primary: Recorder, tmp_path: Path) -> None:
+    filled(primary, 400)
+    db = vfsstream.connect(
+        primary.url, hydration_enabled=True, hydration_path=str(tmp_path / "h.db"), poll_interval="10ms"
+    )
+    db.pragma("cache_size", 10)
+    wait_until(lambda: hydrated(db), what="hydration")
+    db.execute("BEGIN")
+    assert db.execute("SELECT v FROM t WHERE id = 1").get == 0
+    for value in range(1, 4):
+        primary.commit(f"UPDATE t SET v = {value}")
+    wait_until(lambda: file_of(db).database.current.view.txid == primary.txid)  # type: ignore[union-attr]
+    assert db.execute("SELECT count(*), min(v), max(v) FROM t").fetchall() == [(400, 0, 0)]
+    db.execute("COMMIT")
+    assert db.execute("SELECT count(*), min(v), max(v) FROM t").fetchall() == [(400, 3, 3)]
+    db.close()
+
+
+def test_d10_hydrations_have_files_of_their_own(tmp_path: Path) -> None:
+    connections, primaries = [], []
+    for number in range(3):
+        home = tmp_path / str(number)
+        home.mkdir()
+        made = Recorder(home)
+        filled(made, 100 + number)
+        primaries.append(made)
+        connections.append(vfsstream.connect(made.url, hydration_enabled=True, poll_interval="1h"))
+    for number, db in enumerate(connections):
+        wait_until(lambda db=db: hydrated(db), what="hydration")  # type: ignore[misc]
+        assert db.execute("SELECT count(*) FROM t").get == 100 + number
+    for db in connections:
+        assert float(db.pragma("litestream_hydration_progress")) <= 100
+        db.close()
+    for made in primaries:
+        made.close()
+    registry.close_idle()
+
+
+@pytest.mark.parametrize("write", ["INSERT INTO t(v) VALUES(1)", "CREATE TABLE x(a)", "DELETE FROM t"])
+def test_d11_nothing_can_be_written_and_so_lost(
+    opened: Callable[..., apsw.Connection], primary: Recorder, write: str
+) -> None:
+    filled(primary)
+    db = opened()
+    with pytest.raises(apsw.ReadOnlyError):
+        db.execute(write)
+    with pytest.raises(OptionError, match="never writes"):
+        opened(write_enabled="true")
+    with pytest.raises(apsw.SQLError, match="never writes"):
+        db.execute("PRAGMA litestream_write_enabled=1")
+    assert db.execute("SELECT count(*) FROM t").get == 200
+
+
+def test_d18_setters_answer_sqlite3_too(primary: Recorder) -> None:
+    filled(primary)
+    db = vfsstream.sqlite3.connect(primary.url, poll_interval="1h")
+    for setter, answer in (
+        ("litestream_time='LATEST'", "latest"),
+        ("litestream_write_enabled=0", "0"),
+        ("litestream_time='2030-01-01T00:00:00Z'", "2030-01-01T00:00:00Z"),
+    ):
+        assert db.execute(f"PRAGMA {setter}").fetchall() == [(answer,)]
+    db.close()
+
+
+def test_d19_the_txid_is_that_of_the_view(opened: Callable[..., apsw.Connection], primary: Recorder) -> None:
+    filled(primary)
+    db = opened()
+    db.execute("BEGIN")
+    assert db.execute("SELECT sum(v) FROM t").get == 0
+    before = f"{primary.txid:016x}"
+    primary.commit("UPDATE t SET v = 1")
+    file = file_of(db)
+    assert file is not None
+    assert file.database.follower is not None
+    file.database.follower.refresh(lambda: None)
+    assert db.pragma("litestream_txid") == before == db.execute("SELECT litestream_txid()").get
+    db.execute("COMMIT")
+    db.execute("SELECT sum(v) FROM t").fetchall()
+    assert db.pragma("litestream_txid") == f"{primary.txid:016x}"
