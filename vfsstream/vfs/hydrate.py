@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import tempfile
 import threading
+import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,7 +22,7 @@ from typing import Any, Protocol
 
 from fastcrc.crc64 import go_iso
 
-from vfsstream.errors import MissingError, VfsstreamError
+from vfsstream.errors import DeadlineExceeded, MissingError, VfsstreamError
 from vfsstream.ltx import decode_frame
 from vfsstream.replica.rollback import Rewriter, patch_first_page, roll_back
 from vfsstream.vfs.diskcache import identity
@@ -30,6 +32,8 @@ from vfsstream.vfs.view import View
 
 __all__ = ["Hydrator", "missing_ranges"]
 
+logger = logging.getLogger("vfsstream.vfs")
+
 RANGE = 4 << 20
 STREAMS = 4
 SAVE_EVERY = 64
@@ -37,6 +41,8 @@ SAVE_EVERY = 64
 UPDATE = 512
 """Pages of a change asked for at once."""
 RETRY = 2.0
+PATIENCE = 30.0
+"""Seconds to wait for transactions that read the file directly; then the update is tried again."""
 
 
 class RangeGiver(Protocol):
@@ -50,6 +56,14 @@ class RangeGiver(Protocol):
 
     def fetch_ahead(self, view: View, pages: Sequence[int], check: Callable[[], None]) -> None:
         """Several pages side by side, which :meth:`read` then finds."""
+
+
+class DirectReader(Protocol):
+    """Somebody who reads the finished file itself."""
+
+    @property
+    def active(self) -> bool:
+        """In a transaction: the file must not change."""
 
 
 def missing_ranges(view: View, have: array[int], most: int = RANGE) -> Iterator[ByteRange]:
@@ -96,6 +110,8 @@ class Hydrator:
     Attributes:
         complete: the file holds the newest view it was told of, or held it a moment ago and is being updated.
         trouble: why it does not get on, or ``None``.
+        settled: the view that the file shows to those who read it directly; ``None`` while it changes.
+        direct_readers: those; whoever reads becomes active first and looks at ``settled`` then.
     """
 
     def __init__(self, engine: RangeGiver, view: View, path: Path | None) -> None:
@@ -110,6 +126,9 @@ class Hydrator:
         self._known: dict[str, None] = {}
         self._stop, self._news = threading.Event(), threading.Event()
         self._file, self._named = -1, False
+        self._idle: list[int] = []
+        self.settled: View | None = None
+        self.direct_readers: set[DirectReader] = set()
         self._thread = threading.Thread(target=self._run, name="vfsstream-hydrate", daemon=True)
 
     # Readers
@@ -124,6 +143,31 @@ class Hydrator:
         except OSError:
             return None
         return page if have[pgno] == version and len(page) == self.page_size else None
+
+    @property
+    def direct(self) -> bool:
+        """May SQLite read the file itself? A file without a name cannot be opened by others."""
+        return self.complete and self.path is not None
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody reads the file directly meanwhile, and nobody will until it is settled anew.
+
+        Raises:
+            DeadlineExceeded: a transaction lasts too long; the file stays as it is.
+        """
+        settled, self.settled = self.settled, None
+        end = time.monotonic() + PATIENCE
+        try:
+            while any(reader.active for reader in list(self.direct_readers)):
+                self._check()
+                if time.monotonic() > end:
+                    raise DeadlineExceeded(f"{self.path}: a read transaction lasts longer than {PATIENCE:g} s")
+                time.sleep(0.002)
+        except BaseException:
+            self.settled = settled
+            raise
+        yield
 
     def progress(self) -> tuple[float, str]:
         """Percent of the newest view that is here, never above 100, and the path."""
@@ -150,8 +194,10 @@ class Hydrator:
         if self._thread.is_alive():
             self._thread.join(10)
         file, self._file = self._file, -1
-        if file >= 0:
-            os.close(file)
+        for descriptor in [*self._idle, file]:
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._idle = []
 
     def _check(self) -> None:
         if self._stop.is_set():
@@ -175,22 +221,38 @@ class Hydrator:
             self.trouble = error
 
     def _prepare(self) -> None:
-        """Find out what is here already."""
+        """Find out what is here already; a file that another process keeps current is left to it."""
         if self.path is None:
-            self._file, name = tempfile.mkstemp(prefix="vfsstream-hydrated-")
-            os.unlink(name)
+            self._make_private()
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         source = self.path if self.path.exists() else self._partial
-        if self.path.with_name(self.path.name + "-journal").exists() and self.path.exists():
+        if not self._open(source):
+            return
+        if source == self.path and self.path.with_name(self.path.name + "-journal").exists():
             roll_back(self.path)
-        resumed = self._resume(source)
-        if not resumed or source is not self.path:
-            self._file = os.open(self._partial, os.O_RDWR | os.O_CREAT | (0 if resumed else os.O_TRUNC), 0o600)
-        else:
-            self._file, self._named = os.open(self.path, os.O_RDWR), True
-        if resumed:
+        if self._resume(source):
+            self._named = source == self.path
             self._verify()
+        elif source == self._partial or self._open(self._partial):
+            os.ftruncate(self._file, 0)
+
+    def _make_private(self) -> None:
+        self._file, name = tempfile.mkstemp(prefix="vfsstream-hydrated-")
+        os.unlink(name)
+
+    def _open(self, path: Path) -> bool:
+        """Open a file and own it; ``False``: it is another's, and a private one is open instead."""
+        # Closing a descriptor would drop the locks that SQLite holds on the file in this process: it waits for the end.
+        self._idle += [self._file] if self._file >= 0 else []
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+        if _own(self._file):
+            return True
+        logger.warning("%s is kept current by another reader: hydrating a file of our own", self.path)
+        self._idle.append(self._file)
+        self.path = None
+        self._make_private()
+        return False
 
     @property
     def _partial(self) -> Path:
@@ -337,6 +399,7 @@ class Hydrator:
         self._save()
         if self.path is not None and self._partial.exists():
             os.replace(self._partial, self.path)
+        self.settled = view
         self.complete = True
 
     def _update(self) -> None:
@@ -346,6 +409,10 @@ class Hydrator:
             self._resize(view.commit)
             changed = [frame.pgno for wanted in missing_ranges(view, self._have) for frame in wanted.frames]
             self._check()
+            settled = self.settled
+            if settled is not None and not changed and settled.txid == view.txid:
+                self.settled = view  # pages moved to other files, their contents are the same
+                return
             try:
                 self._apply(view, sorted({1, *changed}))
             except (MissingError, VfsstreamError) as error:
@@ -376,13 +443,28 @@ class Hydrator:
                 with Rewriter(self.path, self.page_size, 30.0, self._stop, self._file) as rewriter:
                     held = rewriter.pages()
                     rewriter.prepare(p for p in [*changed, *range(view.commit + 1, held + 1)] if p <= held)
-                    rewriter.write(pages, view.commit)
+                    with self._alone():
+                        rewriter.write(pages, view.commit)
             for pgno, page in _spooled(spool.fileno(), changed, self.page_size):
                 self._sums[pgno], self._have[pgno] = go_iso(page), view.version(pgno)
         for pgno in range(view.commit + 1, len(self._have)):
             self._have[pgno] = 0
         if self.path is not None:
             self._save()
+        self.settled = view
+
+
+def _own(file: int) -> bool:
+    """Take the lock that says who keeps a file current; it ends with the process. SQLite knows nothing of it."""
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 class _Stopped(Exception):

@@ -171,6 +171,10 @@ def _on_connect(connection: apsw.Connection) -> None:
 
         file.connection = weakref.ref(connection)
         register_functions(connection, file)
+        if file.database.options.hydration_path is not None:
+            from vfsstream.vfs.native import install
+
+            install(connection)
 
 
 _vfs: ReplicaVFS | None = None
