@@ -51,6 +51,7 @@ class ReplicaFile:
         interrupted: asked instead, for a connection that is not apsw's.
         last_error: the last failure, with its cause.
         on_close: called once when SQLite closes the file.
+        handed_over: the next close only gives the file to another who goes on with it.
     """
 
     def __init__(self, database: Database, on_close: Callable[[], None]) -> None:
@@ -59,6 +60,7 @@ class ReplicaFile:
         self.connection: weakref.ref[apsw.Connection] | None = None
         self.interrupted: Callable[[], bool] | None = None
         self.last_error: BaseException | None = None
+        self.handed_over = False
         self._immutable = database.options.immutable
         self._lock = NONE
         self._pinned: Moment | None = database.current if self._immutable else None
@@ -220,6 +222,9 @@ class ReplicaFile:
         return apsw.SQLITE_IOCAP_IMMUTABLE if self._immutable else 0
 
     def xClose(self) -> None:
+        if self.handed_over:
+            self.handed_over = False
+            return
         on_close, self.on_close = self.on_close, None
         self._pinned = self._target = self._first = None
         if on_close is not None:

@@ -1,8 +1,8 @@
 """Hydrated databases read by SQLite's own file code: no Python between SQLite and the local file.
 
-A connection opened once the local copy is complete gets a file object of the platform's VFS, opened on the copy. Its
-table of methods is ours in two editions, exchanged at the start of each transaction: while the copy is at the
-transaction's view, reading and measuring are the platform's own functions; otherwise they lead to
+The file of a connection opened once the local copy is complete becomes one of the platform's VFS, opened on the
+copy. Its table of methods is ours in two editions, exchanged at the start of each transaction: while the copy is at
+the transaction's view, reading and measuring are the platform's own functions; otherwise they lead to
 :class:`~vfsstream.vfs.file.ReplicaFile` as ever. Who updates the copy waits for transactions of the first kind.
 
 SQLite documents the structures at https://sqlite.org/c3ref/io_methods.html and https://sqlite.org/c3ref/vfs.html.
@@ -12,12 +12,8 @@ Callbacks are never freed: SQLite may call them until the process ends.
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
-import tempfile
-import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import apsw
@@ -25,11 +21,9 @@ import apsw
 from vfsstream.errors import CorruptError, Interrupted
 from vfsstream.vfs.file import ReplicaFile
 from vfsstream.vfs.hydrate import Hydrator
-from vfsstream.vfs.options import Options
+from vfsstream.vfs.room import platform
 
-__all__ = ["hydrator_of", "install", "is_native"]
-
-logger = logging.getLogger("vfsstream.vfs")
+__all__ = ["hydrator_of", "is_native", "take_over"]
 
 Pointer, Int, Long = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
 OK, ERROR, IOERR, READONLY, INTERRUPT, CORRUPT, NOTFOUND, SHORT_READ = 0, 1, 10, 8, 9, 11, 12, 522
@@ -54,18 +48,6 @@ _OPEN = ctypes.CFUNCTYPE(Int, Pointer, Pointer, Pointer, Int, ctypes.POINTER(Int
 
 class _Methods(ctypes.Structure):
     _fields_ = (("iVersion", Int), *((name, Pointer) for name in _SIGNATURES))
-
-
-class _Vfs(ctypes.Structure):
-    _fields_ = (
-        ("iVersion", Int),
-        ("szOsFile", Int),
-        ("mxPathname", Int),
-        ("pNext", Pointer),
-        ("zName", Pointer),
-        ("pAppData", Pointer),
-        ("xOpen", Pointer),
-    )
 
 
 class _Open:
@@ -97,8 +79,9 @@ class _Open:
 
 
 _open_files: dict[int, _Open] = {}
-_installed: dict[str, Any] = {}
-_install_lock = threading.Lock()
+_callbacks: dict[str, Any] = {}
+for _lasting in (_open_files, _callbacks):
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(_lasting))
 
 
 def is_native(file: ReplicaFile) -> bool:
@@ -208,99 +191,43 @@ _CALLBACKS: dict[str, tuple[Callable[..., int], int]] = {
 
 def _methods(**native: int) -> _Methods:
     """A table of our callbacks, some of them replaced by the platform's functions."""
-    found: dict[str, Any] = _installed.setdefault("callbacks", {})
-    if not found:
+    if not _callbacks:
         functions = {name: _guarded(function, code) for name, (function, code) in _CALLBACKS.items()}
         for name, function in (*functions.items(), ("xLock", _lock), ("xUnlock", _unlock)):
-            found[name] = ctypes.CFUNCTYPE(Int, *_SIGNATURES[name])(function)
-    addresses = {name: ctypes.cast(function, Pointer).value for name, function in found.items()}
+            _callbacks[name] = ctypes.CFUNCTYPE(Int, *_SIGNATURES[name])(function)
+    addresses = {name: ctypes.cast(function, Pointer).value for name, function in _callbacks.items()}
     return _Methods(iVersion=1, **{**addresses, **native})
 
 
-def parameters(name: int) -> tuple[str, dict[str, str]]:
-    """A file name as SQLite gives it to a VFS, and the URI parameters that lie behind it in memory."""
-    path = ctypes.string_at(name)
-    at = name + len(path) + 1
-    found: dict[str, str] = {}
-    while key := ctypes.string_at(at):
-        value = ctypes.string_at(at + len(key) + 1)
-        found.setdefault(key.decode(), value.decode())
-        at += len(key) + len(value) + 2
-    return path.decode(), found
-
-
-def install(connection: apsw.Connection) -> None:
-    """Let later connections to complete copies read them directly.
-
-    Args:
-        connection: one of the VFS that shall hand out such files.
-    """
-    with _install_lock:
-        if "open" in _installed or os.name != "posix":
-            return
-        vfs = _vfs_of(connection)
-        with tempfile.TemporaryDirectory(prefix="vfsstream-") as folder:
-            plain = apsw.Connection(str(Path(folder) / "x"), vfs="unix")
-            try:
-                platform = _vfs_of(plain)
-            finally:
-                plain.close()
-        if vfs is None or platform is None:
-            return
-        theirs = _OPEN(vfs.xOpen)
-        _installed.update(vfs=vfs, platform=platform, theirs=theirs, open=_OPEN(_open))
-        vfs.szOsFile = max(vfs.szOsFile, platform.szOsFile)
-        vfs.xOpen = ctypes.cast(_installed["open"], Pointer).value
-        for lasting in (_installed, _open_files):
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(lasting))
-
-
-def _vfs_of(connection: apsw.Connection) -> _Vfs | None:
-    found = Pointer()
-    connection.file_control("main", apsw.SQLITE_FCNTL_VFS_POINTER, ctypes.addressof(found))
-    return _Vfs.from_address(found.value) if found.value else None
-
-
-def _open(vfs: int, name: int | None, pointer: int, flags: int, out_flags: Any) -> int:
-    """SQLite's xOpen: a complete copy directly, everything else as before."""
-    if name and flags & apsw.SQLITE_OPEN_MAIN_DB:
-        try:
-            if _open_copy(name, pointer, out_flags):
-                return OK
-        except Exception as error:  # the other way still works, and reports what is wrong
-            logger.debug("not opened directly: %s", error)
-    result: int = _installed["theirs"](vfs, name, pointer, flags, out_flags)
-    return result
-
-
-def _open_copy(name: int, pointer: int, out_flags: Any) -> bool:
-    from vfsstream.vfs.registry import registry
-    from vfsstream.vfs.vfs import open_file, resolve
-
-    path, given = parameters(name)
-    options: Options | None = resolve(path, given) if "hydration_path" in given else None
-    database = registry.peek(options) if options is not None else None
-    local = getattr(database.current.source, "local", None) if database is not None else None
-    if options is None or local is None or local.hydrator is None or not local.hydrator.direct:
-        return False
-    file = open_file(path, options)
+def take_over(connection: apsw.Connection, file: ReplicaFile) -> bool:
+    """Put a file opened on the local copy in the place of a fresh connection's; ``False``: there is no such copy."""
     hydrator = hydrator_of(file)
-    if hydrator is None or hydrator.path is None:
-        file.xClose()
+    if hydrator is None or not hydrator.direct or platform() is None:
         return False
-    platform = _installed["platform"]
-    copy = ctypes.create_string_buffer(os.fsencode(hydrator.path) + b"\0\0\0")
-    wanted = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_MAIN_DB
-    got = Int()
-    result = _OPEN(platform.xOpen)(
-        ctypes.addressof(platform), ctypes.addressof(copy), pointer, wanted, ctypes.byref(got)
-    )
-    if result != OK:
-        file.xClose()
+    opened = _open_copy(str(hydrator.path))
+    if opened is None:
         return False
-    entry = _open_files[pointer] = _Open(file, hydrator, pointer, copy)
-    if options.immutable:
+    made, name = opened
+    found = Pointer()
+    connection.file_control("main", apsw.SQLITE_FCNTL_FILE_POINTER, ctypes.addressof(found))
+    pointer = found.value or 0
+    file.handed_over = True
+    ctypes.CFUNCTYPE(Int, Pointer)(_Methods.from_address(Pointer.from_address(pointer).value or 0).xClose)(pointer)
+    ctypes.memmove(pointer, made, len(made))
+    entry = _open_files[pointer] = _Open(file, hydrator, pointer, name)
+    if file.database.options.immutable:
         entry.choose()  # SQLite takes no locks on what never changes
-    if out_flags:
-        out_flags[0] = wanted
     return True
+
+
+def _open_copy(path: str) -> tuple[Any, Any] | None:
+    """A file of the platform's VFS in memory of ours, and its name, which must live as long."""
+    theirs = platform()
+    assert theirs is not None
+    made = ctypes.create_string_buffer(theirs.szOsFile)
+    name = ctypes.create_string_buffer(os.fsencode(path) + b"\0\0\0")
+    wanted = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_MAIN_DB
+    result = _OPEN(theirs.xOpen)(
+        ctypes.addressof(theirs), ctypes.addressof(name), ctypes.addressof(made), wanted, ctypes.byref(Int())
+    )
+    return (made, name) if result == OK else None

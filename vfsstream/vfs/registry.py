@@ -101,12 +101,6 @@ class Registry:
             if database is not None:
                 database.close()
 
-    def peek(self, options: Options) -> Database | None:
-        """The database of these options if it is open now; nothing is counted."""
-        with self._lock:
-            entry = self._entries.get(options)
-            return entry.database if entry is not None else None
-
     def open_databases(self) -> list[Database]:
         """Every database that is open now."""
         with self._lock:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import apsw
 
+from vfsstream.vfs.room import make_room
+
 if TYPE_CHECKING:  # the reader is loaded when the first replica is opened: importing vfsstream costs little
     from vfsstream.vfs.file import ReplicaFile
     from vfsstream.vfs.options import Options
@@ -172,9 +174,9 @@ def _on_connect(connection: apsw.Connection) -> None:
         file.connection = weakref.ref(connection)
         register_functions(connection, file)
         if file.database.options.hydration_path is not None:
-            from vfsstream.vfs.native import install
+            from vfsstream.vfs.native import take_over
 
-            install(connection)
+            take_over(connection, file)
 
 
 _vfs: ReplicaVFS | None = None
@@ -198,4 +200,5 @@ def register() -> None:
             " or use vfsstream.connect()"
         )
     _vfs = ReplicaVFS()
+    make_room(NAME)
     apsw.connection_hooks.append(_on_connect)
