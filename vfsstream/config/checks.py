@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 
 from vfsstream.config.schema import Config, Database, ReplicaConfig, Section, StoreKeys, keys, yaml_name
@@ -132,6 +133,7 @@ def _check_replica_keys(config: Config, replica: ReplicaConfig, dotted: str) -> 
     from vfsstream.config.replicas import scheme_of
 
     _check_age(config, replica, f"{dotted}.age")
+    _join_nats_bucket(replica)
     if replica.path and "://" in replica.path:
         raise _error(config, replica, "path", "a URL where a path is expected", f"{dotted}.path", "use url:")
     if replica.url:
@@ -146,6 +148,14 @@ def _check_replica_keys(config: Config, replica: ReplicaConfig, dotted: str) -> 
             message = f"has no meaning for {scheme} replicas"
             raise _error(config, replica, name, message, f"{dotted}.{name}", f"it is for: {' '.join(key.schemes)}")
     _check_required(config, replica, scheme, dotted)
+
+
+def _join_nats_bucket(replica: ReplicaConfig) -> None:
+    """Litestream's own example names the server in ``url`` and the bucket beside it: together they are one URL."""
+    if replica.bucket and re.fullmatch(r"nats://[^/?#]+/?", replica.url or ""):
+        replica.url = f"{(replica.url or '').rstrip('/')}/{replica.bucket}"
+        replica.bucket = None
+        replica.lines.pop("bucket", None)
 
 
 def _where(config: Config, replica: ReplicaConfig, dotted: str) -> ConfigError:
