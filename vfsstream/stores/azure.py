@@ -21,6 +21,7 @@ from vfsstream.stores.extras import require
 from vfsstream.stores.http import CONNECT_TIMEOUT, READ_TIMEOUT, HttpPool, is_retryable_status
 from vfsstream.stores.metadata import from_store, to_store
 from vfsstream.stores.once import Once
+from vfsstream.stores.options import parse_endpoint
 from vfsstream.stores.retry import RetryPolicy, call_with_retry
 from vfsstream.stores.upload import Part, send_parts, upload_parts
 from vfsstream.stores.url import key_prefix
@@ -57,6 +58,9 @@ def open_url(url: StoreUrl, options: Mapping[str, str]) -> AzureStore:
         raise UrlError("no account for an abs replica", hint="abs://ACCOUNT@CONTAINER/PATH, or set account-name")
     sas = (options.get("sas-token") or os.environ.get("LITESTREAM_AZURE_SAS_TOKEN") or "").lstrip("?")
     key = "" if sas else options.get("account-key") or os.environ.get("LITESTREAM_AZURE_ACCOUNT_KEY") or ""
+    if endpoint:
+        endpoint = parse_endpoint(endpoint)
+    _check_key(key)
     if key and not account:
         raise UrlError(
             "an account key without an account", hint="abs://ACCOUNT@CONTAINER/PATH, or set account-name"
@@ -65,6 +69,13 @@ def open_url(url: StoreUrl, options: Mapping[str, str]) -> AzureStore:
         require("azure.identity", "azure", "abs:// replicas without a key or SAS")
     endpoint = endpoint or f"https://{account}.blob.core.windows.net"
     return AzureStore(container, key_prefix(url, options), endpoint, account=account, key=key, sas=sas)
+
+
+def _check_key(key: str) -> None:
+    try:
+        base64.b64decode(key, validate=True)
+    except ValueError as error:
+        raise UrlError("account-key is not base64", hint="copy the key of the account as it is shown") from error
 
 
 class AzureStore(Store):

@@ -84,7 +84,7 @@ def _servers(url: StoreUrl, scheme: str) -> list[str]:
     servers = []
     for host in hosts:
         name, colon, port = host.rpartition(":") if not host.endswith("]") else (host, "", "")
-        if colon and (not port.isdigit() or not 0 < int(port) < 65536):
+        if colon and (not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536):
             raise UrlError(f"port {port!r} of nats server {name!r} is not a number from 1 to 65535")
         servers.append(f"{scheme}://{host if colon else f'{host}:4222'}")
     return servers

@@ -6,10 +6,11 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from vfsstream.errors import UrlError
 
-__all__ = ["Options", "parse_boolean", "parse_size"]
+__all__ = ["Options", "parse_boolean", "parse_endpoint", "parse_size"]
 
 log = logging.getLogger("vfsstream.stores")
 
@@ -45,6 +46,22 @@ def parse_size(text: str, name: str) -> int:
         return int(float(match[1].replace(",", "")) * base**power)
     except ValueError:
         raise UrlError(f"{name} is {text!r}", hint="a size in bytes, or with a unit as 5MiB") from None
+
+
+def parse_endpoint(text: str) -> str:
+    """The URL of a service, without a slash at its end.
+
+    Raises:
+        UrlError: it is not one.
+    """
+    try:
+        parts = urlsplit(text)
+        fine = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        fine = False
+    if not fine or not text.isprintable():
+        raise UrlError(f"endpoint is {text!r}", hint="http://HOST[:PORT] or https://HOST[:PORT]")
+    return text.rstrip("/")
 
 
 @dataclass(frozen=True, slots=True)

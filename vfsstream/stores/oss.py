@@ -22,7 +22,7 @@ from vfsstream.stores.byterange import range_header, skipped, taken
 from vfsstream.stores.extras import require
 from vfsstream.stores.http import Answer
 from vfsstream.stores.metadata import from_store, to_store
-from vfsstream.stores.options import Options, parse_size
+from vfsstream.stores.options import Options, parse_endpoint, parse_size
 from vfsstream.stores.oss_client import OssClient, OssSettings, xml_root
 from vfsstream.stores.retry import RetryPolicy, call_with_retry
 from vfsstream.stores.upload import Part, send_parts, upload_parts
@@ -343,7 +343,7 @@ def open_url(url: StoreUrl, options: Mapping[str, str]) -> OssStore:
         OssSettings(
             bucket=bucket,
             path=path,
-            endpoint=endpoint if "://" in endpoint else f"https://{endpoint}",
+            endpoint=parse_endpoint(endpoint if "://" in endpoint else f"https://{endpoint}"),
             region=region,
             part_size=_part_size(given),
             concurrency=given.integer("concurrency", "concurrency", default=3),

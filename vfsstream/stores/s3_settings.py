@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import ipaddress
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from vfsstream.errors import UrlError
-from vfsstream.stores.options import Options, parse_size
+from vfsstream.stores.options import Options, parse_endpoint, parse_size
 from vfsstream.stores.s3_providers import HOST_FORMS, Provider, provider_for
 from vfsstream.stores.url import StoreUrl
 
@@ -20,6 +20,37 @@ __all__ = ["MIN_PART_SIZE", "S3Settings", "resolve"]
 
 MIN_PART_SIZE = 5 << 20
 _CONCURRENCY = 5
+_PARAMETERS = frozenset(
+    [
+        "endpoint",
+        "region",
+        "force-path-style",
+        "forcePathStyle",
+        "skip-verify",
+        "skipVerify",
+        "sign-payload",
+        "signPayload",
+        "sign-accept-encoding",
+        "signAcceptEncoding",
+        "require-content-md5",
+        "requireContentMD5",
+        "part-size",
+        "partSize",
+        "concurrency",
+        "storage-class",
+        "storageClass",
+        "sse-customer-algorithm",
+        "sseCustomerAlgorithm",
+        "sse-customer-key",
+        "sseCustomerKey",
+        "sse-customer-key-md5",
+        "sseCustomerKeyMD5",
+        "sse-kms-key-id",
+        "sseKmsKeyId",
+    ]
+)
+
+log = logging.getLogger("vfsstream.stores")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -66,6 +97,7 @@ def resolve(url: StoreUrl, keys: Mapping[str, str], environment: Mapping[str, st
         UrlError: no bucket, or a value that is impossible or cannot be honoured.
     """
     options = Options(keys, url.query)
+    _refuse_unknown(url)
     bucket, place = _place(url, keys)
     endpoint = _endpoint(options, environment) or place.endpoint
     parts = urlsplit(endpoint) if endpoint else None
@@ -95,6 +127,17 @@ def resolve(url: StoreUrl, keys: Mapping[str, str], environment: Mapping[str, st
         sse_customer_key=customer_key,
         sse_kms_key_id=kms_key,
     )
+
+
+def _refuse_unknown(url: StoreUrl) -> None:
+    """A parameter nobody knows is warned of, as Litestream ignores it; unless it asked for encryption."""
+    for name in sorted(set(url.query) - _PARAMETERS):
+        if name.lower().startswith("sse"):
+            known = " ".join(sorted(known for known in _PARAMETERS if known.startswith("sse")))
+            raise UrlError(f"unknown parameter {name!r} in an s3:// URL", hint=f"known: {known}")
+        log.warning(
+            "unknown parameter %r in an s3:// URL is ignored; known: %s", name, " ".join(sorted(_PARAMETERS))
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,20 +179,15 @@ def _endpoint(options: Options, environment: Mapping[str, str]) -> str | None:
     if "://" not in text:
         # Litestream reads the configuration key as https whatever the host, the others by the kind of host.
         text = f"{'https' if by_key or not _is_private(_host_of(text)) else 'http'}://{text}"
-    parts = urlsplit(text)
-    try:
-        port_ok = parts.port is None or parts.port > 0
-    except ValueError:
-        port_ok = False
-    if parts.scheme not in ("http", "https") or not parts.hostname or not port_ok:
-        raise UrlError(f"endpoint is {text!r}", hint="http://HOST[:PORT] or https://HOST[:PORT]")
-    return text.rstrip("/")
+    return parse_endpoint(text)
 
 
 def _host_of(text: str) -> str:
-    return (urlsplit("//" + text.partition("://")[2] or text).hostname if "://" in text else None) or (
-        urlsplit("//" + text).hostname or ""
-    )
+    """Of an endpoint without scheme; empty when it is none."""
+    try:
+        return urlsplit("//" + text).hostname or ""
+    except ValueError:
+        return ""
 
 
 def _is_private(host: str) -> bool:
@@ -232,7 +270,7 @@ def _encryption(options: Options, endpoint: str | None) -> tuple[bytes | None, s
         raise UrlError("sse-customer-key would be sent in the clear", hint="use an https endpoint")
     try:
         secret = base64.b64decode(key, validate=True)
-    except binascii.Error:
+    except ValueError:  # not base64, or not even ASCII
         raise UrlError("sse-customer-key is not base64", hint="base64 of 32 random bytes") from None
     if len(secret) != 32:
         raise UrlError(f"sse-customer-key has {len(secret)} bytes", hint="base64 of 32 random bytes")

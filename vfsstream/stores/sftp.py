@@ -319,7 +319,7 @@ def _host(url: StoreUrl, given: Mapping[str, str]) -> tuple[str, int]:
         port = int(digits)
     elif port is None and host.startswith("[") and "]:" in host:
         host, _, digits = host.partition("]:")
-        port = int(digits) if digits.isdigit() else 22
+        port = int(digits) if digits.isascii() and digits.isdigit() else 22
     if not host:
         raise UrlError("an sftp replica needs a host", hint="sftp://user@host/path, or the key `host`")
     return host.strip("[]"), port or 22

@@ -29,6 +29,7 @@ __all__ = [
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_BRACKETED = re.compile(r"\[[0-9A-Fa-f:]+(?:[.0-9]+)?(?:%25[\w.~-]+)?\](?::\d*)?", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ARN = re.compile(r"s3://(arn:[^?]*?:accesspoint/[^/?]+)([^?]*)", re.IGNORECASE)
 _BARE_IN_FILE_URL = frozenset(string.ascii_letters + string.digits + "-_.~%!$&'()*+,;=:@[]/")
@@ -210,7 +211,11 @@ def _cleaned(raw: str, text: str) -> str:
 
 
 def _split_port(hostport: str, text: str) -> tuple[str, int | None]:
-    match = re.fullmatch(r"(\[[^]]*\]|[^:]*):(\d*)", hostport)
+    if ("[" in hostport or "]" in hostport) and not _BRACKETED.fullmatch(hostport):
+        raise UrlError(
+            f"malformed host {hostport!r} in replica URL {_shown(text)!r}", hint="[IPV6 ADDRESS][:PORT]"
+        )
+    match = re.fullmatch(r"(\[[^]]*\]|[^:]*):(\d*)", hostport, re.ASCII)
     if match is None:
         if ":" in hostport and not hostport.startswith("["):
             raise UrlError(f"malformed host {hostport!r} in replica URL {_shown(text)!r}", hint="HOST[:PORT]")
@@ -231,14 +236,14 @@ def _file_directory(text: str, rest: str) -> str:
     """The directory of a file URL. Its path stays percent-encoded: ``a%20b`` is a name with a percent sign."""
     before, hash_, fragment = rest.partition("#")
     raw = before.partition("?")[0]
+    if raw in ("", "//"):
+        raise UrlError(f"no path in replica URL {text!r}", hint="file:///absolute/path")
     _decoded(raw, text)
     if not _BARE_IN_FILE_URL.issuperset(raw):
         raw = quote(unquote_to_bytes(raw), safe="$&+,/:;=@~")
     path = raw + hash_ + fragment
     if path.startswith("//"):
         path = posixpath.normpath("/" + path.lstrip("/"))
-    if not path:
-        raise UrlError(f"no path in replica URL {text!r}", hint="file:///absolute/path")
     return os.path.abspath(path)
 
 

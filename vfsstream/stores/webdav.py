@@ -428,6 +428,11 @@ def _separate(base: str, user: str | None, password: str | None) -> tuple[str, s
     if at:
         name, _, secret = credentials.partition(":")
         user, password = user or unquote(name), password or unquote(secret)
-    if not host:
-        raise UrlError(f"webdav-url {base!r} names no host")
+    try:
+        named = urlsplit(f"{scheme}://{host}")
+        fine = bool(named.hostname) and (named.port is None or named.port > 0)
+    except ValueError:
+        fine = False
+    if not fine:
+        raise UrlError(f"webdav-url {base!r} names no host", hint="http://HOST[:PORT][/PATH]")
     return f"{scheme}://{host}{slash}{path}", user, password

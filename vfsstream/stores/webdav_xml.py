@@ -89,7 +89,7 @@ class _Target:
             self._property(name, text)
 
     def _property(self, name: str, text: str) -> None:
-        if name == "getcontentlength" and text.isdigit():
+        if name == "getcontentlength" and text.isascii() and text.isdigit():
             self._found.size = int(text)
         elif name == "getlastmodified":
             self._found.modified = _time(text)
@@ -128,7 +128,7 @@ def parse_multistatus(chunks: Iterable[bytes]) -> Iterator[Entry]:
 
 def _status(text: str) -> int:
     parts = text.split()
-    return int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else 200
+    return int(parts[1]) if len(parts) > 1 and parts[1].isascii() and parts[1].isdigit() else 200
 
 
 def _time(text: str) -> datetime | None:
