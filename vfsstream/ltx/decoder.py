@@ -145,6 +145,34 @@ class Decoder:
         self._track = FLAG if self.header.tracks_checksums and self.header.is_snapshot else 0
         self._pgnos, self._sizes = array("I"), array("I")
 
+    def position(self) -> tuple[int, int, int]:
+        """Between two runs: ``(offset of the next frame, checksum of all before it, frames before it)``."""
+        return self._buffer.base + self._buffer.position, self._crc, len(self._pgnos)
+
+    def resume(self, offset: int, checksum: int, frames: Iterable[tuple[int, int, int]]) -> None:
+        """Go on at a frame in the middle: the chunks hold the header alone, then what begins at ``offset``.
+
+        Args:
+            offset: of the next frame.
+            checksum: as :meth:`position` gave it there.
+            frames: the index entries before it.
+
+        Raises:
+            LtxError: these entries do not lead to that offset, or the file tracks checksums of the database.
+        """
+        end = HEADER_SIZE
+        for pgno, start, size in frames:
+            if start != end:
+                raise LtxError(f"page {pgno} at byte {start}, expected at {end}", name=self.name)
+            self._order.add(pgno)
+            self._pgnos.append(pgno)
+            self._sizes.append(size)
+            end = start + size
+        if end != offset or self._track:
+            raise LtxError(f"cannot go on at byte {offset}: a page ends at {end}", name=self.name)
+        self._crc = checksum
+        self._buffer.base = offset - self._buffer.position
+
     @property
     def index(self) -> PageIndex:
         """The page index, as far as the file has been read."""

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import threading
 import time
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 
 from vfsstream.errors import Interrupted, LtxError
 from vfsstream.ltx.decoder import Decoder, Run
 from vfsstream.ltx.frames import max_frame_size
 from vfsstream.ltx.header import Header
 from vfsstream.plan.files import FileInfo
-from vfsstream.replica.download import RANGE_SIZE
+from vfsstream.replica.download import RANGE_SIZE, Downloader
 from vfsstream.replica.reader import read_index
 from vfsstream.replica.replica import Replica
+from vfsstream.replicate.partial import Note
 from vfsstream.replicate.target import Target
 
 __all__ = ["Assembly", "Meter", "RestoreProgress", "open_file"]
+
+SAVE_EVERY = 64 << 20
+"""Bytes of one file after which it is noted how far it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,28 +101,69 @@ class Assembly:
         final: header of the newest file.
         target: where the pages go.
         meter: counts.
+        note: how far one of the files was applied by a restore that was killed.
+
+    Attributes:
+        present: by page number, 1 where the page is in the target.
+        resumed: the note was used, so that a failure may be its fault.
     """
 
-    def __init__(self, replica: Replica, final: Header, target: Target, meter: Meter) -> None:
-        self.replica, self.final, self.target, self.meter = replica, final, target, meter
+    def __init__(
+        self, replica: Replica, final: Header, target: Target, meter: Meter, note: Note | None = None
+    ) -> None:
+        self.replica, self.final, self.target, self.meter, self.note = replica, final, target, meter, note
         self.present = bytearray(final.commit + 1)
+        self.resumed = False
         self._wanted = final.commit - (final.lock_pgno <= final.commit)
+        self._taken = bytearray()
+        self._saved = 0
 
-    def run(self, newest: Decoder, older: Iterator[tuple[FileInfo, Iterator[bytes]]]) -> None:
-        """Apply the newest file, then the others; a file that cannot give a page any more is not read.
+    def run(self, downloader: Downloader, files: Iterator[tuple[FileInfo, Decoder | Iterator[bytes]]]) -> None:
+        """Apply the files, newest first; one that cannot give a page any more is not read.
+
+        Args:
+            downloader: that the files come from.
+            files: each opened already, or as chunks.
 
         Raises:
             LtxError: a file is damaged, or the files together lack a page.
         """
-        self.apply(newest)
-        for info, chunks in older:
+        for info, source in files:
             if self.present.count(1) == self._wanted:
                 break
-            if not self._is_replaced(info):
-                self.apply(open_file(self.replica, info, self.meter.read(chunks)))
+            if isinstance(source, Decoder):
+                self.apply(info, source)
+            elif not self._is_replaced(info):
+                decoder = self._resume(info, downloader)
+                self.apply(info, decoder or open_file(self.replica, info, self.meter.read(source)))
         self.meter.total = self.meter.done
         self.meter.report()
         self._check_complete()
+
+    def _resume(self, info: FileInfo, downloader: Downloader) -> Decoder | None:
+        """The rest of a file whose beginning a killed restore has applied; ``None`` to read it from its start."""
+        note = self.note
+        if note is None or (note.name, note.size) != (self.replica.key(info), info.size):
+            return None
+        self.note = None
+        indexed = read_index(self.replica, info)
+        index, commit = indexed.index, self.final.commit
+        needed = array(
+            "I", (pgno for pgno, _, _ in islice(index, note.pages) if pgno <= commit and not self.present[pgno])
+        )
+        if indexed.header.page_size != self.final.page_size or not all(
+            pgno < len(note.taken) and note.taken[pgno] for pgno in needed
+        ):
+            return None
+        self.resumed = True
+        chunks = chain([indexed.header.pack()], downloader.read(info, note.offset))
+        self.meter.total -= note.offset
+        decoder = open_file(self.replica, info, self.meter.read(chunks))
+        decoder.resume(note.offset, note.checksum, islice(index, note.pages))
+        self._taken = bytearray(len(self.present))
+        for pgno in needed:
+            self._taken[pgno] = self.present[pgno] = 1
+        return decoder
 
     def _is_replaced(self, info: FileInfo) -> bool:
         """Newer files hold all the pages of a large one. Its index is read only when that may be so."""
@@ -126,16 +173,29 @@ class Assembly:
         index = read_index(self.replica, info).index
         return all(pgno > self.final.commit or self.present[pgno] for pgno, _, _ in index)
 
-    def apply(self, decoder: Decoder) -> None:
+    def apply(self, info: FileInfo, decoder: Decoder) -> None:
         """Write the pages of one file that no newer file holds; its checksum is verified at its end."""
         size = decoder.header.page_size
         if size != self.final.page_size:
             raise LtxError(f"page size {size}, expected {self.final.page_size}", name=decoder.name)
+        if not self._taken:
+            self._taken = bytearray(len(self.present))
         for run in decoder.runs():
             for pgno, pages in missing_pages(run, self.present, self.final.commit):
                 self.target.write_pages(pages, (pgno - 1) * size)
-                self.present[pgno : pgno + len(pages)] = b"\1" * len(pages)
+                marks = b"\1" * len(pages)
+                self.present[pgno : pgno + len(pages)] = self._taken[pgno : pgno + len(pages)] = marks
                 self.meter.pages += len(pages)
+            self._save(info, decoder)
+        self._taken = bytearray()
+        self._saved = 0
+
+    def _save(self, info: FileInfo, decoder: Decoder) -> None:
+        """Note from time to time how far a large file is; the larger, the longer the time."""
+        offset, checksum, pages = decoder.position()
+        if offset - self._saved >= max(SAVE_EVERY, info.size // 64):
+            self._saved = offset
+            self.target.save(Note(self.replica.key(info), info.size, offset, checksum, pages, bytes(self._taken)))
 
     def _check_complete(self) -> None:
         lock = self.final.lock_pgno

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import chain
 from pathlib import Path
 
 from vfsstream.errors import LtxError, NotFound, ReplicaEmpty, UsageError
-from vfsstream.ltx.header import Header
+from vfsstream.ltx.decoder import Decoder
+from vfsstream.ltx.header import HEADER_SIZE, Header
 from vfsstream.ltx.names import LEVELS, TXID
 from vfsstream.plan.files import FileInfo
 from vfsstream.plan.points import every_file, nearest, restorable
@@ -21,6 +23,7 @@ from vfsstream.replica.download import Downloader
 from vfsstream.replica.replica import Replica
 from vfsstream.replicate.assemble import Assembly, Meter, RestoreProgress, open_file
 from vfsstream.replicate.integrity import IntegrityCheck, check_integrity
+from vfsstream.replicate.partial import find_partial
 from vfsstream.replicate.target import Target, check_target
 
 __all__ = ["IntegrityCheck", "RestoreProgress", "RestoreResult", "find_plan", "restore"]
@@ -153,6 +156,9 @@ def restore(
         try:
             header = _make(replica, plan, path, parallelism, meter, accept)
             break
+        except _Unusable as error:
+            if attempt == _ATTEMPTS - 1:
+                raise error.error from error
         except NotFound:  # compaction or retention removed a file between listing and reading: plan anew
             if attempt == _ATTEMPTS - 1:
                 raise
@@ -175,17 +181,52 @@ def _make(
 ) -> Header:
     """Assemble the files of a plan beside the target, check what came out, swap it in."""
     meter.begin(sum(info.size for info in plan))
+    partial = find_partial(output)
     with Downloader(replica, parallelism, meter.stop) as downloader:
-        files = downloader.files(plan[::-1])
-        info, chunks = next(files)
-        newest = open_file(replica, info, meter.read(chunks))
-        final = newest.header
-        with Target(output, final.commit * final.page_size) as target:
-            Assembly(replica, final, target, meter).run(newest, files)
+        files: Iterator[tuple[FileInfo, Decoder | Iterator[bytes]]] = iter(downloader.files(plan[::-1]))
+        try:
+            final, files = _newest(replica, plan[-1], files, meter, ask=partial is not None)
+        except BaseException:
+            if partial is not None:
+                os.close(partial.descriptor)
+            raise
+        with Target(output, final.commit * final.page_size, partial) as target:
+            assembly = Assembly(replica, final, target, meter, partial.note if partial else None)
+            try:
+                assembly.run(downloader, files)
+            except LtxError as error:
+                if assembly.resumed:
+                    raise _Unusable(error) from error
+                raise
             target.complete()
             accept(target.path)
             target.publish()
     return final
+
+
+class _Unusable(Exception):
+    """Going on from what a killed restore left has failed; a start from nothing may succeed."""
+
+    def __init__(self, error: LtxError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def _newest(
+    replica: Replica,
+    info: FileInfo,
+    files: Iterator[tuple[FileInfo, Decoder | Iterator[bytes]]],
+    meter: Meter,
+    *,
+    ask: bool,
+) -> tuple[Header, Iterator[tuple[FileInfo, Decoder | Iterator[bytes]]]]:
+    """The header of the newest file, and all files. Asked for alone, it is known before anything else is read."""
+    if ask:
+        return Header.unpack(replica.fetch(info, 0, HEADER_SIZE).data, replica.key(info)), files
+    _, chunks = next(files)
+    assert not isinstance(chunks, Decoder)
+    decoder = open_file(replica, info, meter.read(chunks))
+    return decoder.header, chain([(info, decoder)], files)
 
 
 def _with_clean_neighbour(replica: Replica, plan: list[FileInfo], error: LtxError) -> LtxError:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
-import secrets
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +12,7 @@ from types import TracebackType
 from typing import NoReturn, Self
 
 from vfsstream.errors import DatabaseError, DiskFull
+from vfsstream.replicate.partial import Note, Partial, lock_file, new_path, remove_note, remove_stale, save_note
 from vfsstream.replicate.sharedfiles import close_shared, is_open_here
 from vfsstream.stores.file import sync_directory
 
@@ -26,9 +25,6 @@ _VECTOR = 512
 """Pieces of one write; POSIX promises no more than 1024 anywhere that matters."""
 
 _FLUSH = 8 << 20
-
-_SUFFIX = ".restoring"
-_TEMP = re.compile(r"\.[0-9]+\.[0-9a-f]{8}" + re.escape(_SUFFIX))
 
 
 def check_target(output: Path, *, force: bool) -> None:
@@ -63,36 +59,40 @@ class Target:
     Args:
         output: where the finished database goes.
         size: its bytes, checked against the free space first.
+        partial: what a killed restore left, to go on with.
 
     Raises:
         DiskFull: not enough room.
         DatabaseError: the directory cannot be written.
     """
 
-    def __init__(self, output: Path, size: int) -> None:
+    def __init__(self, output: Path, size: int, partial: Partial | None = None) -> None:
         self.output = output
         self.size = size
         self._flushed = 0
-        self.path = output.with_name(f".{output.name}.{os.getpid()}.{secrets.token_hex(4)}{_SUFFIX}")
+        self.descriptor = -1 if partial is None else partial.descriptor
+        self.path = new_path(output) if partial is None else partial.path
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
-            self._remove_stale()
-            free = shutil.disk_usage(output.parent).free
-            if free < size:
-                raise DiskFull(
-                    f"{output.parent}: {free} bytes free, the database needs {size}", hint="free some space"
-                )
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-            self.descriptor = os.open(self.path, flags, 0o666)
-            _lock(self.descriptor)
+            remove_stale(output, keep=self.path)
+            remove_note(self.path)
+            self._check_room()
+            if partial is None:
+                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+                self.descriptor = os.open(self.path, flags, 0o666)
+                lock_file(self.descriptor)
         except OSError as error:
+            self._close()
             self.fail(error)
 
-    def _remove_stale(self) -> None:
-        """Remove what killed restores of the same target left behind; who still works on one holds its lock."""
-        for path in self.output.parent.glob(f".{self.output.name}.*{_SUFFIX}"):
-            if _TEMP.fullmatch(path.name[len(self.output.name) + 1 :]) and not _is_locked(path):
-                path.unlink(missing_ok=True)
+    def _check_room(self) -> None:
+        held = os.fstat(self.descriptor).st_size if self.descriptor >= 0 else 0
+        free = shutil.disk_usage(self.output.parent).free
+        if free < self.size - held:
+            raise DiskFull(
+                f"{self.output.parent}: {free} bytes free, the database needs {self.size - held}",
+                hint="free some space",
+            )
 
     def write(self, data: bytes | bytearray | memoryview, offset: int) -> None:
         """Write bytes at an offset."""
@@ -130,6 +130,14 @@ class Target:
                 os.posix_fadvise(self.descriptor, self._flushed, end - self._flushed, os.POSIX_FADV_DONTNEED)
         self._flushed = end
 
+    def save(self, note: Note) -> None:
+        """Make what was written durable, and note how far it is: a restore after a kill goes on from there."""
+        try:
+            getattr(os, "fdatasync", os.fsync)(self.descriptor)
+            save_note(self.path, note)
+        except OSError as error:
+            self.fail(error)
+
     def complete(self) -> None:
         """Give the file its final size and make it durable under its temporary name."""
         try:
@@ -151,6 +159,7 @@ class Target:
                 sidecar.unlink(missing_ok=True)
             os.replace(self.path, self.output)
             self._close()
+            remove_note(self.path)
             sync_directory(self.output.parent)
         except OSError as error:
             self.fail(error)
@@ -178,6 +187,8 @@ class Target:
         for path in (self.path, *_sidecars(self.path)):
             with contextlib.suppress(OSError):
                 path.unlink()
+        with contextlib.suppress(OSError):
+            remove_note(self.path)
 
 
 def _sidecars(path: Path) -> list[Path]:
@@ -189,32 +200,6 @@ def _pwrite(descriptor: int, data: memoryview, offset: int) -> int:
         return os.pwrite(descriptor, data, offset)
     os.lseek(descriptor, offset, os.SEEK_SET)  # pragma: no cover - Windows
     return os.write(descriptor, data)  # pragma: no cover
-
-
-def _lock(descriptor: int) -> bool:
-    """Mark a file as being worked on for as long as it is open; ``False`` when somebody else did."""
-    try:
-        import fcntl
-    except ImportError:  # pragma: no cover - Windows refuses to remove an open file by itself
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # pragma: no cover - a file system without locks
-        return True
-    return True
-
-
-def _is_locked(path: Path) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        return not _lock(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _is_open(path: Path) -> bool:
