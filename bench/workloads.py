@@ -8,6 +8,7 @@ import os
 import random
 import resource
 import sqlite3
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from typing import Any
 from urllib.parse import quote
 from urllib.request import urlopen
 
-__all__ = ["WORKLOADS", "make_database"]
+__all__ = ["LEVELS", "SAMPLES", "WORKLOADS", "make_database"]
 
 WORDS = [f"word{n * 7919 % 10007}" for n in range(3000)]
 
@@ -78,11 +79,44 @@ WORKLOADS: dict[str, Query] = {
         "SELECT count(*) FROM t a JOIN t b ON b.id = a.id + 9999 WHERE a.id BETWEEN 100 AND 600"
     ),
     "full-text search": _one("SELECT rowid FROM s WHERE s MATCH 'word7919' LIMIT 50"),
+    "aggregate of 3,000 rows": _one(
+        "SELECT id % 7, count(*), max(length(body)) FROM t WHERE id < 3000 GROUP BY 1"
+    ),
+    "JSON of 2,000 rows": _one(
+        "SELECT sum(json_extract(body, '$.n')) FROM t WHERE id BETWEEN MIDDLE AND MIDDLE + 2000"
+    ),
     "index scan": _one("SELECT count(*) FROM t INDEXED BY t_name WHERE name > ''"),
     "ORDER BY of 2,000 rows": _one("SELECT id FROM t WHERE id < 2000 ORDER BY json_extract(body, '$.n')"),
     "full scan": _one("SELECT count(*), sum(length(body)) FROM t"),
     "full scan out of order": _one("SELECT count(*), sum(length(body)) FROM f"),
 }
+
+
+PARTS = 50
+SAMPLES: dict[str, Query] = {
+    "full scan": _one(f"SELECT count(*), sum(length(body)) FROM t WHERE id < (SELECT max(id) FROM t) / {PARTS}"),
+    "full scan out of order": _one(
+        f"SELECT count(*), sum(length(body)) FROM f WHERE id < (SELECT max(id) FROM f) / {PARTS}"
+    ),
+}
+"""The same work on a part of the table, for readers that make one request for each page."""
+
+LEVELS = ("nothing", "interior", "index", "everything")
+"""What is cached before a workload begins."""
+
+
+def warm_up(db: Any, rows: int, level: str, work: Query) -> None:
+    """Bring what a level means into the cache, by the reader's own means."""
+    chance = random.Random(3)
+    if level == "interior":
+        for _ in range(40):
+            db.execute("SELECT id FROM t WHERE id = ?", (chance.randrange(rows),)).fetchall()
+            db.execute("SELECT id FROM f WHERE id = ?", (chance.randrange(rows // 8),)).fetchall()
+            db.execute("SELECT id FROM t WHERE name = ?", (f"n{chance.randrange(rows):08}",)).fetchall()
+    elif level == "index":
+        db.execute("SELECT count(*) FROM t INDEXED BY t_name WHERE name > ''").fetchall()
+    elif level == "everything":
+        work(db, rows)
 
 
 def prepare(reader: str) -> None:
@@ -135,39 +169,63 @@ def main() -> None:
     parser.add_argument("--options", default="")
     parser.add_argument("--work", action="append", default=[])
     parser.add_argument("--limit", type=float, default=60.0, help="seconds after which nothing more is begun")
-    parser.add_argument("--again", action="store_true", help="run each workload twice, report the second")
+    parser.add_argument(
+        "--again", action="store_true", help="run each workload before, report the median of ten or more"
+    )
+    parser.add_argument("--level", choices=LEVELS, default="nothing", help="what is cached before")
+    parser.add_argument("--hydrated", action="store_true", help="wait until the local copy is complete")
+    parser.add_argument("--sample", action="store_true", help="full scans of a part of the table only")
     given = parser.parse_args()
     begun = time.monotonic()
     prepare(given.reader)
     before, started = _state(given.control), time.perf_counter()
     db = connect(given.reader, given.url, given.options)
     db.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
-    _report("open", started, before, given.control)
-    time.sleep(1.0 if given.control else 0)
+    if given.hydrated:
+        while db.execute("PRAGMA litestream_hydration_progress").fetchall() != [("100",)]:
+            time.sleep(0.1)
+        db = connect(given.reader, given.url, given.options)
+    _report("open", time.perf_counter() - started, before, given.control)
     for name in given.work or WORKLOADS:
         if time.monotonic() - begun > given.limit:
             break
-        if given.again:
-            WORKLOADS[name](db, given.rows)
-        before, started = _state(given.control), time.perf_counter()
-        WORKLOADS[name](db, given.rows)
-        _report(name, started, before, given.control)
+        sampled = given.sample and name in SAMPLES
+        work = SAMPLES[name] if sampled else WORKLOADS[name]
+        warm_up(db, given.rows, "everything" if given.again else given.level, work)
+        _settle(given.control)
+        before, times = _state(given.control), []
+        while not times or (given.again and (len(times) < 10 or (sum(times) < 0.2 and len(times) < 500))):
+            started = time.perf_counter()
+            work(db, given.rows)
+            times.append(time.perf_counter() - started)
+        _report(name, statistics.median(times), before, given.control, PARTS if sampled else 1)
     db.close()
     sys.stdout.flush()
     os._exit(0)  # the extension's own threads do not end
 
 
-def _report(name: str, started: float, before: dict[str, Any], control: str) -> None:
-    seconds = time.perf_counter() - started
+def _settle(control: str) -> None:
+    """Wait until what is fetched in the background is here; looks for news go on."""
+    last, quiet = _state(control)["sent"], 0
+    while control and quiet < 3:
+        time.sleep(0.1)
+        now = _state(control)["sent"]
+        quiet, last = quiet + 1 if now - last < 4096 else 0, now
+
+
+def _report(name: str, seconds: float, before: dict[str, Any], control: str, parts: int = 1) -> None:
     after = _state(control)
-    counts = {kind: after["counts"].get(kind, 0) - before["counts"].get(kind, 0) for kind in ("GET", "LIST")}
+    counts = {
+        kind: parts * (after["counts"].get(kind, 0) - before["counts"].get(kind, 0)) for kind in ("GET", "LIST")
+    }
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     line = {
         "name": name,
-        "seconds": seconds,
+        "seconds": parts * seconds,
         **counts,
-        "bytes": after["sent"] - before["sent"],
+        "bytes": parts * (after["sent"] - before["sent"]),
         "memory_mb": memory,
+        "sampled": parts > 1,
     }
     print(json.dumps(line), flush=True)
 
