@@ -47,6 +47,48 @@ def test_the_systemd_unit() -> None:
     assert "WatchdogSec=" in text
 
 
+def test_hadolint_has_nothing_to_say() -> None:
+    program = Path(sys.executable).with_name("hadolint")
+    done = subprocess.run(
+        [program, "--no-color", DEPLOY / "Dockerfile"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("version", ["1.29", "1.31", ""])
+def test_the_cluster_would_accept_it(version: str) -> None:
+    """Against the schema of Kubernetes itself, unknown fields refused; restartPolicy of a sidecar came with 1.29."""
+    program = Path(sys.executable).with_name("kubernetes-validate")
+    flags = ["--strict", *(["-k", version] if version else [])]
+    sidecar = DEPLOY / "kubernetes" / "sidecar.yaml"
+    done = subprocess.run([program, *flags, sidecar], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (done.stdout + done.stderr).count("passed") == 2
+
+
+@pytest.mark.soak
+def test_the_image_is_what_its_lines_make(tmp_path: Path) -> None:
+    """No container engine is needed: pip's line runs in a fresh environment, with this source as the package."""
+    found = re.search(
+        r"RUN pip install --no-cache-dir \"vfsstream(\[\w+\])==", (DEPLOY / "Dockerfile").read_text()
+    )
+    assert found is not None
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", f"{ROOT}{found[1]}"], check=True, timeout=900)
+    program = tmp_path / "venv" / "bin" / "vfsstream"
+    shown = subprocess.run([program, "version"], capture_output=True, text=True, check=True, cwd=tmp_path)
+    declared = re.search(r"ARG VFSSTREAM_VERSION=(\S+)", (DEPLOY / "Dockerfile").read_text())
+    assert declared is not None
+    assert shown.stdout.strip() == declared[1]
+    check = [program, "config", "check", DEPLOY / "vfsstream.yml"]
+    places = {"REPLICA_URL": "s3://bucket/app", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y"}
+    done = subprocess.run(
+        check, capture_output=True, text=True, env={**os.environ, **places}, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def words_of(line: str) -> list[str]:
     found: list[str] = yaml.safe_load(line)
     return found
@@ -54,7 +96,7 @@ def words_of(line: str) -> list[str]:
 
 def test_the_dockerfile() -> None:
     lines = re.sub(r"\\\n\s*", " ", (DEPLOY / "Dockerfile").read_text()).splitlines()
-    words = {"FROM", "RUN", "COPY", "USER", "VOLUME", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT"}
+    words = {"FROM", "ARG", "RUN", "COPY", "USER", "VOLUME", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT"}
     instructions = [line.split(" ", 1) for line in lines if line and not line.startswith("#")]
     assert {name for name, _ in instructions} <= words
     for name, rest in instructions:
