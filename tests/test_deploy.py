@@ -20,6 +20,7 @@ import yaml
 
 from tests.conftest import ROOT
 from tests.daemon.helpers import daemon, until
+from vfsstream import __version__
 from vfsstream.cli import app
 from vfsstream.config.load import load_text
 
@@ -100,6 +101,8 @@ def test_the_dockerfile() -> None:
     instructions = [line.split(" ", 1) for line in lines if line and not line.startswith("#")]
     assert {name for name, _ in instructions} <= words
     for name, rest in instructions:
+        if name == "ARG":
+            assert rest == f"VFSSTREAM_VERSION={__version__}"
         if name == "COPY":
             assert (DEPLOY / rest.split()[0]).exists()
         if name == "ENTRYPOINT":
