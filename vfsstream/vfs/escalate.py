@@ -94,5 +94,6 @@ class Escalation:
 
     def reset(self) -> None:
         """A new reading begins."""
-        self._misses.clear()
-        self._pieces = 0
+        if self._misses or self._pieces:
+            self._misses.clear()
+            self._pieces = 0

@@ -62,16 +62,21 @@ class ReplicaFile:
         self.last_error: BaseException | None = None
         self.handed_over = False
         self._immutable = database.options.immutable
+        options = database.options
+        self._particular = options.max_staleness is not None or options.max_lag is not None
         self._lock = NONE
         self._pinned: Moment | None = database.current if self._immutable else None
         self._target: Moment | None = None
         self._target_text: str | None = None
-        self._first: tuple[View, bytes] | None = None
+        self._first: tuple[View, bytes, bytes] | None = None
 
     # What SQLite calls.
 
     def xRead(self, amount: int, offset: int) -> bytes | memoryview:
         view, source = self._pinned or self._target or self.database.current
+        first = self._first
+        if offset == 24 and amount == 16 and first is not None and first[0] is view:
+            return first[2]  # the change counter, at the start of each transaction
         page_size = view.page_size
         pgno = offset // page_size + 1
         if pgno != 1:
@@ -100,7 +105,8 @@ class ReplicaFile:
         view = (self._pinned or self._target or self.database.current).view
         first = self._first
         if first is None or first[0] is not view:
-            first = self._first = (view, patch_first_page(self._page(1), view))
+            page = patch_first_page(self._page(1), view)
+            first = self._first = (view, page, page[24:40])
         return first[1]
 
     def _page(self, pgno: int) -> bytes | memoryview:
@@ -171,12 +177,17 @@ class ReplicaFile:
         if level > SHARED:
             raise apsw.ReadOnlyError("a replica is read-only: write to the primary database")
         if self._lock == NONE and not self._immutable:
-            try:
-                self._pin()
-            except VfsstreamError as error:
-                self.last_error = error
-                raise for_sqlite(error) from error.__cause__
-        self._lock = max(self._lock, level)
+            if self._target is None and not self._particular:
+                moment = self._pinned = self.database.current
+                moment.source.begin()
+            else:
+                try:
+                    self._pin()
+                except VfsstreamError as error:
+                    self.last_error = error
+                    raise for_sqlite(error) from error.__cause__
+        if level > self._lock:
+            self._lock = level
 
     def _pin(self) -> None:
         if self._target is None:
@@ -198,7 +209,8 @@ class ReplicaFile:
             )
 
     def xUnlock(self, level: int) -> None:
-        self._lock = min(self._lock, level)
+        if level < self._lock:
+            self._lock = level
         if level == NONE and not self._immutable:
             self._pinned = None
 

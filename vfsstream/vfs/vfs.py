@@ -24,7 +24,8 @@ NAME = "litestream"
 _configured: dict[str, dict[str, str]] = {}
 _open_names: Counter[str] = Counter()
 _known_names: set[str] = set()
-_names_lock = threading.Lock()  # guards the three above
+_companions: set[str] = set()
+_names_lock = threading.Lock()  # guards the four above
 
 
 def configure(name: str, **options: str | None) -> None:
@@ -82,21 +83,26 @@ def open_file(name: str, options: Options) -> ReplicaFile:
     with _names_lock:
         _open_names[name] += 1
         _known_names.add(name)
+        _companions.update(_companions_of(name))
 
     def closed() -> None:
         with _names_lock:
             _open_names[name] -= 1
             if not _open_names[name]:
                 del _open_names[name]
+                _companions.difference_update(_companions_of(name))
         registry.release(options)
 
     return ReplicaFile(database, closed)
 
 
+def _companions_of(name: str) -> tuple[str, ...]:
+    return name, f"{name}-journal", f"{name}-wal"
+
+
 def is_replica_companion(name: str) -> bool:
     """A journal or WAL name of a replica that is open: there is never such a file."""
-    stem = name.removesuffix("-journal").removesuffix("-wal")
-    return stem in _open_names
+    return name in _companions
 
 
 def split_uri(text: str) -> tuple[str, dict[str, str]]:

@@ -141,7 +141,7 @@ class View:
         mixed = (self.txid + self.generation * 0x9E3779B1) & 0xFFFFFFFF
         return mixed or 1
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Size of the database, bytes."""
         return self.commit * self.page_size
