@@ -281,5 +281,5 @@ def _read_key(path: str) -> str:
     try:
         with open(os.path.expanduser(path), encoding="ascii") as file:
             return file.read().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UrlError(f"sse-customer-key-path {path}: {error}", hint="a file with the key in base64") from error
+    except (OSError, ValueError) as error:
+        raise UrlError(f"sse-customer-key-path {path!r}: {error}", hint="a file with the key in base64") from error
