@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +17,7 @@ import pytest
 
 import vfsstream
 import vfsstream.sqlite3
+from tests.conftest import ROOT
 from tests.vfs.recorder import Recorder, recorder
 from tests.vfs.test_defects import filled
 from vfsstream.errors import Interrupted, StoreError
@@ -139,3 +143,39 @@ def test_a_server_that_is_gone(primary: Recorder, server: Server, driver: str) -
     server.mood = "well"
     assert db.execute("SELECT sum(length(body)) FROM t").fetchall() == [(240000,)]
     db.close()
+
+
+SIGNALLED = """
+import sys, threading, time
+import vfsstream, vfsstream.sqlite3
+from vfsstream.stores.file import FileStore
+module = vfsstream if sys.argv[2] == "apsw" else vfsstream.sqlite3
+options = dict(poll_interval="1h", cache_size="0", window_budget="0", prefetch=sys.argv[3], deadline="60s")
+db = module.connect(sys.argv[1], **options)
+db.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+def hang(self, *arguments):
+    print("waiting", flush=True)
+    time.sleep(60)
+FileStore.fetch = hang
+db.execute("SELECT sum(v) FROM t").fetchall()
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs the signals of Unix")
+@pytest.mark.parametrize("prefetch", ["off", "auto"])
+@pytest.mark.parametrize("driver", ["apsw", "sqlite3"])
+def test_control_c_ends_a_program_that_waits(primary: Recorder, driver: str, prefetch: str) -> None:
+    command = [sys.executable, "-c", SIGNALLED, primary.url, driver, prefetch]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as program:
+        try:
+            assert program.stdout is not None
+            assert program.stdout.readline() == "waiting\n"
+            time.sleep(0.2)
+            started = time.monotonic()
+            program.send_signal(signal.SIGINT)
+            _, said = program.communicate(timeout=30)
+        finally:
+            program.kill()
+    assert time.monotonic() - started < 20
+    assert program.returncode != 0
+    assert "KeyboardInterrupt" in said or "interrupted" in said

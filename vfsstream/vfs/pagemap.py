@@ -31,6 +31,10 @@ SLICE = 32768
 """Array elements worked on between two calls of ``pause``: well under a millisecond."""
 
 
+ENTRIES = 256
+"""Entries worked on one by one between two calls of ``pause``."""
+
+
 class IndexLike(Protocol):
     """The page index of an LTX file: columns of equal length, page numbers ascending."""
 
@@ -146,7 +150,7 @@ def advance(view: View, item: Incoming, pause: Callable[[], None] = _nothing) ->
         view = _resize(view, item)
     if len(item.index.pgno) > OVERLAY_PAGES:
         return _advance_arrays(view, item, newer, pause)
-    return _advance_overlay(view, item, newer)
+    return _advance_overlay(view, item, newer, pause)
 
 
 def _resize(view: View, item: Incoming) -> View:
@@ -172,14 +176,16 @@ def _number(view: View, info: FileInfo) -> tuple[Sequence[FileInfo], int]:
     return files, len(files) - 1
 
 
-def _advance_overlay(view: View, item: Incoming, newer: bool) -> View:
+def _advance_overlay(view: View, item: Incoming, newer: bool, pause: Callable[[], None]) -> View:
     info = item.info
     files, number = _number(view, info)
     overlay = dict(view.overlay)
     index = item.index
     stop = _first_above(index, view.commit)
     rows = zip(index.pgno[:stop].tolist(), index.offset[:stop].tolist(), index.size[:stop].tolist(), strict=True)
-    for pgno, offset, size in rows:
+    for done, (pgno, offset, size) in enumerate(rows):
+        if done % ENTRIES == ENTRIES - 1:
+            pause()
         present = view.find(pgno)
         version = int(info.max_txid)
         if present is not None:
@@ -231,7 +237,9 @@ def _copied(view: View, commit: int, pause: Callable[[], None]) -> Columns:
 def fold(view: View, pause: Callable[[], None] = _nothing) -> View:
     """The same view with its overlay in a new base, and only the files that it still needs, numbered anew."""
     columns = _copied(view, view.commit, pause)
-    for pgno, place in view.overlay.items():
+    for done, (pgno, place) in enumerate(view.overlay.items()):
+        if done % ENTRIES == ENTRIES - 1:
+            pause()
         if pgno <= view.commit:
             columns.file[pgno], columns.offset[pgno], columns.size[pgno], columns.version[pgno] = place
     pause()
