@@ -37,13 +37,16 @@ def connect(path: Path) -> apsw.Connection:
 
 
 @contextmanager
-def replicating(program: str, root: Path, databases: list[Path]) -> Iterator[subprocess.Popen[bytes]]:
-    """The program with every database into a folder of its own."""
+def replicating(
+    program: str, root: Path, databases: list[Path], *, together: bool = False
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The program with every database into a folder of its own; ``together`` as one directory of databases."""
     config = root / "config.yml"
-    config.write_text(
-        "dbs:\n"
-        + "".join(f"  - path: {path}\n    replica:\n      url: file://{replica_of(path)}\n" for path in databases)
-    )
+    entries = [f"  - path: {path}\n    replica:\n      url: file://{replica_of(path)}\n" for path in databases]
+    if together:
+        directory = databases[0].parent
+        entries = [f"  - dir: {directory}\n    pattern: '*.db'\n    replica:\n      path: {root / 'replicas'}\n"]
+    config.write_text("dbs:\n" + "".join(entries))
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [*PROGRAMS[program], "replicate", "-config", str(config)]
     with open(root / "log", "ab") as log:
@@ -169,11 +172,54 @@ def settle(path: Path, process: subprocess.Popen[bytes]) -> None:
         quiet = quiet + 1 if stored(path) == before[0] and cpu(process) - before[1] < 0.3 else 0
 
 
+def many(program: str, root: Path, count: int, seconds: float, commits: int) -> dict[str, float]:
+    """A directory of databases: start, memory, idle CPU, and latency of a commit to any of them."""
+    directory = root / "many"
+    directory.mkdir()
+    paths = [directory / f"{number}.db" for number in range(count)]
+    for path in paths:
+        make(path, 0.01).close()
+    os.sync()
+
+    def level0(path: Path) -> int:
+        try:
+            return sum(name.endswith(".ltx") for name in os.listdir(root / "replicas" / path.name / "ltx" / "0"))
+        except FileNotFoundError:
+            return 0
+
+    started = time.perf_counter()
+    times = []
+    with replicating(program, root, paths, together=True) as process:
+        for path in paths:
+            wait_for(lambda path=path: level0(path) > 0)  # type: ignore[misc]
+        begun = time.perf_counter() - started
+        time.sleep(35)  # longer than the interval of level 1
+        before = cpu(process)
+        time.sleep(seconds)
+        used = cpu(process) - before
+        for path in random.sample(paths, commits):
+            writer, files_before = connect(path), level0(path)
+            writer.execute("INSERT INTO t(x) VALUES('x')")
+            committed = time.perf_counter()
+            wait_for(lambda path=path, old=files_before: level0(path) > old)  # type: ignore[misc]
+            times.append((time.perf_counter() - committed) * 1000)
+            writer.close()
+            time.sleep(random.uniform(0.2, 1.2))
+        memory = peak_mb(process)
+    return {
+        f"directory of {count}: all replicated after (s)": begun,
+        f"directory of {count}: idle CPU (s/min)": used * 60 / seconds,
+        f"directory of {count}: latency median (ms)": statistics.median(times),
+        f"directory of {count}: peak RSS (MB)": memory,
+    }
+
+
 def first_sync(program: str, root: Path, megabytes: int) -> dict[str, float]:
     """From the start of the program to the complete first file; then a restart with nothing changed."""
     path = root / "big.db"
     writer = make(path, megabytes)
     writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    os.sync()
     started = time.perf_counter()
     with replicating(program, root, [path]) as process:
         wait_for(lambda: files(path) > 0)
@@ -201,6 +247,7 @@ PARTS: dict[str, Part] = {
     "latency": lambda name, root, options: latency(name, root, options.commits),
     "load100": lambda name, root, options: load(name, root, 100, options.seconds),
     "load1000": lambda name, root, options: load(name, root, 1000, options.seconds),
+    "many": lambda name, root, options: many(name, root, options.many, options.seconds, options.commits),
     "first": lambda name, root, options: first_sync(name, root, options.size),
 }
 
@@ -225,6 +272,7 @@ def main() -> None:
     parser.add_argument("--alone", action="store_true", help="leave the peer out")
     parser.add_argument("--size", type=int, default=1000, help="megabytes of the first sync")
     parser.add_argument("--databases", type=int, default=100)
+    parser.add_argument("--many", type=int, default=1000, help="databases in one directory")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each idle and load measurement")
     parser.add_argument("--commits", type=int, default=20)
     options = parser.parse_args()

@@ -22,6 +22,7 @@ from vfsstream.config.schema import Config
 from vfsstream.daemon.child import Child, split_command
 from vfsstream.daemon.control import ControlServer, rfc3339_nano
 from vfsstream.daemon.fleet import Fleet, Target, targets
+from vfsstream.daemon.limits import raise_descriptor_limit
 from vfsstream.daemon.logs import Log
 from vfsstream.daemon.reports import Reports
 from vfsstream.daemon.settings import needs_restart, verify_settings
@@ -77,6 +78,7 @@ class Daemon:
         Raises:
             UsageError, DatabaseError, ConflictError: it cannot start as configured.
         """
+        raise_descriptor_limit()
         self.log.info("vfsstream", version=__version__, pid=os.getpid())
         with ExitStack() as stack:
             stack.enter_context(self._handlers())
