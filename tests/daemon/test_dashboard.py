@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.daemon.helpers import add_row, daemon, make_database
+from tests.daemon.helpers import add_row, daemon, make_database, until
 
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --hide-scrollbars "
@@ -59,13 +59,14 @@ def test_the_page_shows_what_happens(tmp_path: Path, chromium: str) -> None:
         make_database(path, 200)
         entries.append(f"  - {{path: {path}, replica: {{path: {top}/replica/{number}}}}}\n")
     config = tmp_path / "app.yml"
-    config.write_text("addr: ':0'\nlevels: [{interval: 2s}]\ndbs:\n" + "".join(entries))
+    config.write_text("addr: ':0'\nlevels: [{interval: 2s}]\nverify: {interval: 1s}\ndbs:\n" + "".join(entries))
     with daemon(tmp_path, "-config", config) as running:
         running.said("serving metrics")
         running.said("snapshot complete")
         for number in range(12):
             add_row(top / f"tenant-{number % 3}.db", number)
         running.said("compaction complete")
+        until(lambda: running.log.count("msg=verified") >= 3, "a look at each replica")
         url = running.log.split("url=")[1].split()[0]
         page = browse(chromium, "--virtual-time-budget=6000", "--dump-dom", url)
         picture = tmp_path / "dashboard.png"
@@ -82,6 +83,7 @@ def test_the_page_shows_what_happens(tmp_path: Path, chromium: str) -> None:
     assert "healthy" in state[2]
     for number in range(3):
         assert f"tenant-{number}.db" in page
+    assert page.count(">whole ") == 3
     assert "level 1" in page
     assert "<polyline" in page
     assert "<td>PUT</td>" in page

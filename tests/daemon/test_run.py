@@ -348,3 +348,27 @@ def test_reset_keeps_off_a_living_replicator(tmp_path: Path, database: Path, vfs
         assert "being replicated now" in refused.stderr
         assert running.stop() == 0, running.log
     assert vfsstream("reset", database).returncode == 0
+
+
+def test_a_secret_is_hidden_even_where_nobody_expects_it(tmp_path: Path) -> None:
+    """A directory that happens to be called like the key: log, page and metrics replace the value itself."""
+    secret = "hunter2SECRETvalue"
+    database = tmp_path / secret / "app.db"
+    database.parent.mkdir()
+    make_database(database)
+    path = config(
+        tmp_path,
+        f"addr: '127.0.0.1:0'\nsecret-access-key: {secret}\naccess-key-id: x\nlogging: {{level: trace}}\n"
+        f"dbs:\n  - path: {database}\n    replica: {{path: {tmp_path}/replica}}\n",
+    )
+    with daemon(tmp_path, "-config", path) as running:
+        running.said("snapshot complete")
+        url = running.log.split("url=")[1].split()[0]
+        pages = []
+        for page in ("api/status", "metrics"):
+            with urllib.request.urlopen(url + page, timeout=30) as answer:
+                pages.append(answer.read().decode())
+        assert running.stop() == 0, running.log
+    for text in (running.log, *pages):
+        assert "***/app.db" in text
+        assert secret not in text
