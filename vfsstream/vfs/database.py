@@ -11,16 +11,18 @@ from datetime import datetime
 from typing import NamedTuple
 
 from vfsstream.errors import CorruptError, MissingError, NotFound, ViewExpired
+from vfsstream.ltx.names import LEVELS
 from vfsstream.plan import restore_plan
 from vfsstream.plan.files import FileInfo
 from vfsstream.replica import Replica
 from vfsstream.vfs.diskcache import directory_for
 from vfsstream.vfs.follower import Follower
 from vfsstream.vfs.indexcache import IndexCache
+from vfsstream.vfs.kept import KeptPlan, by_level
 from vfsstream.vfs.lending import open_named
 from vfsstream.vfs.opening import LoadedFile, read_plan_files
 from vfsstream.vfs.options import Options
-from vfsstream.vfs.pagemap import missing_from, replace_places, take_places
+from vfsstream.vfs.pagemap import build, missing_from, replace_places, take_places
 from vfsstream.vfs.planning import Opened, incoming, open_view, yield_now
 from vfsstream.vfs.source import Frame, PageSource, SimpleSource
 from vfsstream.vfs.view import View
@@ -82,15 +84,12 @@ class Database:
         self.repairs = 0
         self._pid = os.getpid()
         self._repair_lock = threading.Lock()
+        self._kept: KeptPlan | None = None
         try:
-            opened = open_view(
-                self.replica,
-                txid=options.txid,
-                moment=options.time,
-                wait=options.wait,
-                poll=options.poll_interval,
-                index_cache=index_cache_for(self.replica, options),
-            )
+            indexes = index_cache_for(self.replica, options)
+            if indexes is not None and not options.immutable:
+                self._kept = KeptPlan(indexes)
+            opened, age = self._from_cache() or (self._from_store(indexes), None)
             source = make_source(self.replica, options)
         except BaseException:
             self.replica.close()
@@ -99,8 +98,36 @@ class Database:
         self.current = Moment(opened.view, source)
         self._offer(self.current, opened.loaded)
         source.opened(opened.view)
+        if self._kept is not None:
+            self._kept.begin(opened.loaded, opened.view, age or 0.0)
         if not options.immutable:
             self.follower = Follower(self, opened.files)
+            if age is not None:
+                self.follower.hurry(age)
+
+    def _from_store(self, indexes: IndexCache | None) -> Opened:
+        options = self.options
+        return open_view(
+            self.replica,
+            txid=options.txid,
+            moment=options.time,
+            wait=options.wait,
+            poll=options.poll_interval,
+            index_cache=indexes,
+        )
+
+    def _from_cache(self) -> tuple[Opened, float] | None:
+        """The view that an earlier process left, and its age in seconds; no request is made."""
+        found = self._kept.load() if self._kept is not None and self.options.stale_ok else None
+        if found is None:
+            return None
+        loaded, age = found
+        try:
+            view = build([incoming(file) for file in loaded], 0, yield_now)
+        except CorruptError:
+            return None
+        files = by_level(file.info for file in loaded)
+        return Opened(view, loaded, {level: files.get(level, []) for level in LEVELS}), age
 
     def _offer(self, moment: Moment, loaded: Iterable[LoadedFile]) -> None:
         budget = self.options.cache_size // 2
@@ -117,6 +144,8 @@ class Database:
             source.offer(frames_of(view, loaded))
         self.current = Moment(view, source)
         source.advanced(view)
+        if self._kept is not None and loaded is not None:
+            self._kept.follow(loaded, view)
 
     def restart(self, opened: Opened) -> None:
         """Begin another history: the replica was deleted and made anew. Pinned views keep the old source."""
@@ -125,6 +154,7 @@ class Database:
         self.current = Moment(opened.view, source)
         self._offer(self.current, opened.loaded)
         source.opened(opened.view)
+        self._kept = None  # the next open begins with the new history
 
     # Called by readers.
 
@@ -214,6 +244,8 @@ class Database:
             self.follower.close()
         for source in self._sources:
             source.close()
+        if self._kept is not None:
+            self._kept.close(self.lag() or 0.0)
         with contextlib.suppress(Exception):
             self.replica.close()
 

@@ -100,6 +100,13 @@ class Follower:
         """Start the thread anew in a child process."""
         self._start()
 
+    def hurry(self, age: float) -> None:
+        """What is current was found ``age`` seconds ago: list everything at once, without waiting for it."""
+        self.last_success = time.monotonic() - age
+        with self._state:
+            self._full = True
+        self._wake.set()
+
     def refresh(self, check: Callable[[], None], full: bool = False, seconds: float | None = None) -> None:
         """Look for news now and wait until that is done.
 

@@ -22,6 +22,10 @@ KEEP = 7 * 24 * 3600.0
 """Seconds after which an index that no plan uses any more is removed."""
 
 
+MOST = 8192
+"""Indexes kept at most."""
+
+
 class IndexCache:
     """One small file per LTX file, written under a temporary name, with a checksum.
 
@@ -63,12 +67,18 @@ class IndexCache:
                 temporary.unlink()
 
     def prune(self, used: Iterable[FileInfo]) -> None:
-        """Remove what has not been used for a week; what is used now counts as used."""
+        """Remove what has not been used for a week, and the oldest of too many; what is used now counts as used."""
+        for info in used:
+            with contextlib.suppress(OSError):
+                os.utime(self._path(info))
+        ages: list[tuple[float, Path]] = []
         with contextlib.suppress(OSError):
-            for info in used:
-                with contextlib.suppress(OSError):
-                    os.utime(self._path(info))
-            limit = time.time() - KEEP
             for path in self.directory.iterdir():
-                if path.stat().st_mtime < limit:
+                with contextlib.suppress(OSError):
+                    ages.append((path.stat().st_mtime, path))
+        ages.sort(reverse=True)
+        limit = time.time() - KEEP
+        for number, (age, path) in enumerate(ages):
+            if age < limit or number >= MOST:
+                with contextlib.suppress(OSError):
                     path.unlink()

@@ -17,7 +17,7 @@ from vfsstream.plan.files import FileInfo
 from vfsstream.replica import Replica
 from vfsstream.replica.parallel import side_by_side
 
-__all__ = ["IndexStore", "LoadedFile", "load_file", "load_whole", "read_plan_files", "yield_now"]
+__all__ = ["IndexStore", "LoadedFile", "known_file", "load_file", "load_whole", "read_plan_files", "yield_now"]
 
 WHOLE = 256 * 1024
 """Files up to this size are read whole: one request instead of two, and their pages come along."""
@@ -94,7 +94,10 @@ def read_plan_files(
         LtxError: a file breaks a rule of the format.
         StoreError: the transport failed.
     """
-    known = {info: found for info in infos if (found := _known(replica, info, index_cache)) is not None}
+    known: dict[FileInfo, LoadedFile] = {}
+    if index_cache is not None:
+        found = ((info, known_file(index_cache, info, replica.key(info))) for info in infos)
+        known = {info: file for info, file in found if file is not None}
     missing = [info for info in infos if info not in known]
     known.update(_read(replica, missing, index_cache))
     return [known[info] for info in infos]
@@ -126,7 +129,7 @@ def _read(
             tail = head[index_start(head[-24:], info.size) :]
         else:
             tail = _whole_index(replica, info, next(parts))
-            loaded[info] = _assemble(replica, info, head, tail)
+            loaded[info] = _assemble(replica.key(info), info, head, tail)
         if index_cache is not None:
             index_cache.save(info, head[:HEADER_SIZE], tail)
     return loaded
@@ -146,17 +149,17 @@ def _whole_index(replica: Replica, info: FileInfo, tail: bytes) -> bytes:
     return tail[start - have :]
 
 
-def _assemble(replica: Replica, info: FileInfo, head: bytes, tail: bytes) -> LoadedFile:
-    name = replica.key(info)
+def _assemble(name: str, info: FileInfo, head: bytes, tail: bytes) -> LoadedFile:
     header = Header.unpack(head[:HEADER_SIZE], name=name)
     return LoadedFile(info, header, PageIndex.decode(tail, header, info.size, name, yield_now), None, head)
 
 
-def _known(replica: Replica, info: FileInfo, index_cache: IndexStore | None) -> LoadedFile | None:
-    kept = index_cache.load(info) if index_cache is not None else None
+def known_file(index_cache: IndexStore, info: FileInfo, name: str | None = None) -> LoadedFile | None:
+    """A file whose header and index an earlier process read, without any request."""
+    kept = index_cache.load(info)
     if kept is None:
         return None
     try:
-        return _assemble(replica, info, *kept)
+        return _assemble(name or info.name, info, *kept)
     except LtxError:
         return None

@@ -37,6 +37,7 @@ class Options:
         prefetch: read-ahead: ``auto off seq btree bulk``.
         cache_dir: directory of the disk cache.
         disk_cache_size: bytes it may use.
+        stale_ok: open the state that ``cache_dir`` knows without asking the store, and follow from there.
         bulk_max_bytes: largest database that may be fetched whole when many pages are missing.
         window_budget: bytes of compressed read-ahead in memory.
         max_requests: requests to the store at once.
@@ -58,6 +59,7 @@ class Options:
     prefetch: str = "auto"
     cache_dir: str | None = None
     disk_cache_size: int = 1 << 30
+    stale_ok: bool = False
     bulk_max_bytes: int | None = None
     window_budget: int = 16 << 20
     max_requests: int = 16
@@ -101,6 +103,8 @@ class Options:
         if "txid" in values and "time" in values:
             raise OptionError("txid and time exclude each other")
         options = cls(**values)
+        if options.stale_ok and options.cache_dir is None:
+            raise OptionError("stale_ok: there is no cache to open from", hint="give cache_dir=, too")
         if options.max_poll_interval is not None and options.max_poll_interval < options.poll_interval:
             raise OptionError(f"max_poll_interval={options.max_poll_interval:g}s is shorter than poll_interval")
         return options
@@ -214,6 +218,7 @@ KEYS: Mapping[str, Parse] = {
     "prefetch": _prefetch,
     "cache_dir": _text,
     "disk_cache_size": parse_size,
+    "stale_ok": _flag,
     "bulk_max_bytes": parse_size,
     "window_budget": parse_size,
     "max_requests": _count,
