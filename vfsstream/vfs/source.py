@@ -159,22 +159,25 @@ class SimpleSource:
         return await_future(future, self._deadline, check, what, lambda: self._trouble.get(key))
 
     def _fly(self, future: Future[bytes], key: tuple[int, int], view: View, place: Place) -> None:
+        page, failure = None, None
+        try:
+            page = self._fetch(view, key[0], place)
+        except Exception as error:
+            failure = error
+        # Before those who wait are woken: else a read that comes later could be given this one's answer.
+        self._landed(key, future, page)
         with suppress(InvalidStateError):  # closed meanwhile
-            try:
-                future.set_result(self._fetch(view, key[0], place))
-            except Exception as error:
-                future.set_exception(error)
-        self._landed(key, future)
+            if failure is not None:
+                future.set_exception(failure)
+            elif page is not None:
+                future.set_result(page)
 
-    def _landed(self, key: tuple[int, int], future: Future[bytes]) -> None:
+    def _landed(self, key: tuple[int, int], future: Future[bytes], page: bytes | None) -> None:
         with self._lock:
             self._trouble.pop(key, None)
             if self._flights.get(key) is future:
                 del self._flights[key]
-            if future.exception() is not None:
-                return
-            page = future.result()
-            if len(page) <= self._cache_size:
+            if page is not None and len(page) <= self._cache_size:
                 self._cache[key] = page
 
     def _fetch(self, view: View, pgno: int, place: Place) -> bytes:
