@@ -150,7 +150,7 @@ def bucket(tmp_path: Path, moto: Daemon, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 def test_the_hammer_on_both(folder: Primary, litestream: str) -> None:
-    hammer_both(folder, litestream, 12)
+    hammer_both(folder, litestream, 8)
 
 
 @pytest.mark.soak

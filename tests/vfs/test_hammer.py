@@ -144,18 +144,18 @@ def lasting(seconds: float) -> float:
 @pytest.mark.interop
 @pytest.mark.parametrize("prefetch", ["off", "auto"])
 def test_readers_never_see_a_torn_state(primary: Primary, litestream: str, prefetch: str) -> None:
-    judge(hammer(primary, litestream, lasting(12), prefetch=prefetch))
+    judge(hammer(primary, litestream, lasting(9), prefetch=prefetch))
 
 
 def test_readers_of_our_own_replicator(primary: Primary) -> None:
-    judge(hammer(primary, None, lasting(10)))
+    judge(hammer(primary, None, lasting(8)))
 
 
 @pytest.mark.interop
 @pytest.mark.server
 @pytest.mark.xdist_group("moto")
 def test_readers_over_s3(bucket: Primary, litestream: str) -> None:
-    judge(hammer(bucket, litestream, lasting(20), readers=4))
+    judge(hammer(bucket, litestream, lasting(14), readers=4))
 
 
 @pytest.mark.soak
