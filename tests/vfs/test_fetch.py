@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
@@ -329,6 +330,18 @@ def test_a_stream_that_finds_no_room_gives_way_to_single_reads(
         engine._stream(view_of(replica))
         assert db.execute("SELECT count(*) FROM t").get == ROWS
         assert engine._no_spill
+
+
+def test_two_readers_that_begin_to_stream_at_once_leave_no_file_open(fragmented: list[bytes]) -> None:
+    replica = snapshot(fragmented)
+    with connect(replica) as (_, engine):
+        settle(engine)
+        before = len(os.listdir("/dev/fd"))
+        for _ in range(5):
+            engine._stream(view_of(replica))
+        settle(engine)
+        assert len(os.listdir("/dev/fd")) == before + 1
+        assert engine.stats()["streams"] == 1
 
 
 def test_a_streamed_database_needs_no_more_requests(fragmented: list[bytes]) -> None:

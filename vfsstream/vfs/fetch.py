@@ -326,9 +326,11 @@ class FetchEngine:
             self._no_spill = True
             return
         with self._lock:
-            if self._spill is not None:
-                return
-            self._spill = spill
+            late = self._spill is not None  # another reader came to the same end
+            self._spill = self._spill or spill
+        if late:
+            spill.close()
+            return
         self._counts["streams"] += 1
         for flight in spill.flights:
             self.transfer.submit(flight, view.files, partial(self._stored, spill), STREAM)
