@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import ROOT
+from vfsstream.cli.app import program
 from vfsstream.cli.exits import EXIT_CODES
 from vfsstream.config.load import load_text
 from vfsstream.config.reference import markdown, rows
@@ -92,3 +95,26 @@ def test_every_key_has_a_meaning_and_a_variable() -> None:
         assert kind
         assert meaning
         assert variable.startswith("VFSSTREAM__") or kind == "list", key
+
+
+def command_lines() -> list[str]:
+    """Every command line of ours in the README and in the documents, comments cut off."""
+    found = []
+    for path in (ROOT / "README.md", *DOCS):
+        for block in (*blocks(path, "sh"), *blocks(path, "console")):
+            for text in re.findall(r"^(?:\$ |if )?(vfsstream \w.*)$", block, re.MULTILINE):
+                found.append(re.sub(r"\s+# .*|; then .*", "", text))
+    return found
+
+
+@pytest.mark.parametrize("line", command_lines())
+def test_every_command_line_has_flags_that_exist(line: str) -> None:
+    _, name, *words = shlex.split(line)
+    command: Any = program.get_command(None, name)  # type: ignore[arg-type]
+    assert command is not None, name
+    known = {spelling for parameter in command.params for spelling in parameter.opts}
+    assert {word for word in words if word.startswith("-")} <= known
+
+
+def test_command_lines_are_found() -> None:
+    assert len(command_lines()) > 30
