@@ -13,14 +13,16 @@ class Nats(Daemon):
 
     Args:
         config: further lines of the configuration file.
+        account: goes before the host in URLs, as ``"user:password@"``.
+        connect: how the tests themselves connect, as keywords of nats-py.
     """
 
     name = "nats"
 
-    def __init__(self, home: Path, *, config: str = "", account: str = "") -> None:
+    def __init__(self, home: Path, *, config: str = "", account: str = "", **connect: object) -> None:
         super().__init__(home)
         self.program = find_program("nats-server", "nats-server")
-        self.account = account
+        self.account, self._connect = account, connect
         self._made: set[str] = set()
         self.config = home / "nats.conf"
         self.config.write_text(
@@ -35,7 +37,7 @@ class Nats(Daemon):
         import nats
 
         async def create() -> None:
-            connection = await nats.connect(f"nats://{self.account}127.0.0.1:{self.port}")
+            connection = await nats.connect(f"nats://{self.account}127.0.0.1:{self.port}", **self._connect)
             try:
                 await connection.jetstream().create_object_store(bucket=name, **settings)
             finally:

@@ -12,6 +12,7 @@ import base64
 import contextlib
 import json
 import os
+import re
 import ssl
 import threading
 import time
@@ -32,6 +33,8 @@ REQUEST_TIMEOUT = 10.0
 IDLE_HEARTBEAT = 2.0
 """A consumer that has nothing to say says so this often; three times silence means that it is gone."""
 
+# TLS 1.3 tells a client that shows no certificate only after the handshake, or hangs up.
+_WANTS_CERTIFICATE = re.compile("connection lost|bad.certificate|certificate.required", re.IGNORECASE)
 STREAM_NOT_FOUND, NO_MESSAGE = 10059, 10037
 
 
@@ -208,7 +211,7 @@ class NatsLink:
             await asyncio.sleep(max(0.0, self._last_failure + self.login.reconnect_wait - time.monotonic()))
 
     async def _connect(self) -> Any:
-        import nats
+        from nats.aio.client import Client
 
         self._complaint = ""
         options = self._options()
@@ -219,14 +222,16 @@ class NatsLink:
             async def ended(lost: asyncio.Event = lost) -> None:
                 lost.set()
 
+            client = Client()
             try:
-                opened = nats.connect(server, disconnected_cb=ended, closed_cb=ended, **options)
-                connection = await asyncio.wait_for(opened, self.login.timeout)
+                opened = client.connect(server, disconnected_cb=ended, closed_cb=ended, **options)
+                await asyncio.wait_for(opened, self.login.timeout)
             except Exception as error:
                 broken = error
+                await _abandon(client)
             else:
                 self._lost = lost
-                return connection
+                return client
         assert broken is not None, "no server"
         self._failures += 1
         self._last_failure = time.monotonic()
@@ -236,6 +241,9 @@ class NatsLink:
         where = f"cannot connect to nats server {self.login.address}"
         if isinstance(error, asyncio.TimeoutError):
             return StoreError(f"{where}: no answer within {self.login.timeout:g} s", retryable=True)
+        if self._secure and not self.login.client_cert and _WANTS_CERTIFICATE.search(f"{error} {self._complaint}"):
+            asks = "set client-cert and client-key if the server asks for a certificate"
+            return StoreError(f"{where}: it refused us after TLS had begun", retryable=True, hint=asks)
         if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
             reason = error.strerror or str(error)
             known = self.login.max_reconnects < 0 or self._failures <= self.login.max_reconnects
@@ -250,6 +258,8 @@ class NatsLink:
 
     def _options(self) -> dict[str, Any]:
         login = self.login
+        _check_files({"creds": [login.creds], "root-cas": login.root_cas})
+        _check_files({"client-cert": [login.client_cert], "client-key": [login.client_key]})
 
         async def complain(error: Exception) -> None:
             self._complaint = str(error).removeprefix("nats: ").strip("'\" ")
@@ -265,10 +275,14 @@ class NatsLink:
             "pending_size": 8 << 20,
             "name": "vfsstream",
         }
-        if login.tls or login.root_cas or login.client_cert:
+        if self._secure:
             options["tls"] = self._tls()
         options.update(self._credentials())
         return options
+
+    @property
+    def _secure(self) -> bool:
+        return bool(self.login.tls or self.login.root_cas or self.login.client_cert)
 
     def _tls(self) -> ssl.SSLContext:
         context = ssl.create_default_context()
@@ -381,6 +395,29 @@ class NatsLink:
                 )
             expected += 1
             yield Message(sequence, raw.subject, raw.data, headers, pending, stamp)
+
+
+def _check_files(named: Mapping[str, Sequence[str | None]]) -> None:
+    """The libraries that read these files do not say which one is missing."""
+    for key, paths in named.items():
+        for path in filter(None, paths):
+            try:
+                with open(os.path.expanduser(path), "rb"):
+                    pass
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or error
+                raise AccessDenied(f"{key} {path}: {reason}", hint="a file that this program can read") from error
+
+
+async def _abandon(client: Any) -> None:
+    """Close what a connection that came to nothing left open; nats-py forgets its socket."""
+    with contextlib.suppress(Exception):
+        await asyncio.wait_for(client.close(), 1)
+    transport = getattr(client, "_transport", None)
+    if transport is not None:
+        with contextlib.suppress(Exception):
+            transport.close()
+            await asyncio.sleep(0)
 
 
 def _consumer(inbox: str, subject: str, policy: str, start: int, headers_only: bool) -> dict[str, Any]:
