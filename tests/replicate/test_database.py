@@ -12,7 +12,7 @@ import pytest
 from tests.replicate.live import connect, contents, restore_ours, restore_theirs
 from vfsstream.errors import DatabaseError, StoreError
 from vfsstream.replicate.database import Database
-from vfsstream.replicate.events import Event, FullImage, Synced
+from vfsstream.replicate.events import Event, FullImage, Synced, Uploaded
 from vfsstream.replicate.settings import Settings
 
 
@@ -320,5 +320,20 @@ def test_an_upload_of_what_was_just_written_lists_nothing(tmp_path: Path, monkey
     database.sync()
     database.upload()
     assert database.needs_snapshot, "the lost file was noticed and the replica gets a new base"
+    database.close()
+    writer.close()
+
+
+def test_an_increment_that_holds_every_page_is_known_without_reading_it(tmp_path: Path) -> None:
+    events: list[Event] = []
+    writer = apsw.Connection(str(tmp_path / "vacuumed.db"))
+    writer.execute("pragma journal_mode=wal").fetchall()
+    writer.execute("create table t(x); insert into t values (randomblob(20000)); delete from t")
+    database = Database(tmp_path / "vacuumed.db", f"file://{tmp_path}/vacuumed", observer=events.append)
+    database.open()
+    for statement in ("", "insert into t values (1)", "vacuum", "insert into t values (2)"):
+        writer.execute(statement)
+        database.step()
+    assert [event.full for event in events if isinstance(event, Uploaded)] == [True, False, True, False]
     database.close()
     writer.close()

@@ -192,7 +192,7 @@ class Database(LocalDatabase):
     def _file_written(self, written: Written) -> None:
         if self._uploader is None:
             return
-        self._uploader.written_here(written.txid)
+        self._uploader.written_here(written.txid, full=written.has_every_page)
         if written.page_size_changed:  # nothing before this file can be merged with it: a new base
             self._uploader.needs_snapshot = True
 

@@ -57,7 +57,8 @@ def disk_errors(step: str, path: Path, txid: int | None = None) -> Iterator[None
 def replace_file(path: Path, data: bytes) -> None:
     """Write a small file so that a reader finds the old or the new content."""
     temp = path.with_name(path.name + _TEMP)
-    temp.write_bytes(data)
+    with open(temp, "wb", buffering=0) as file:
+        _Whole(file).write(data)
     os.replace(temp, path)
 
 

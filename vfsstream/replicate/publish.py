@@ -25,7 +25,8 @@ class Written:
 
     Attributes:
         reason: why all pages (or all that differ) were written; ``None`` for a plain increment.
-        full: it holds every page.
+        full: it was made to hold every page.
+        has_every_page: it does, as an increment may as well.
         page_size_changed: it begins a new chain.
         complete: nothing committed was left for another step.
     """
@@ -39,6 +40,7 @@ class Written:
     seconds: float
     complete: bool
     page_size_changed: bool = False
+    has_every_page: bool = False
 
 
 @dataclass(slots=True)
@@ -115,6 +117,7 @@ class Publisher:
             seconds=seconds,
             complete=plan.complete,
             page_size_changed=new_chain,
+            has_every_page=self._pages == growth(0, after.commit, after.page_size),
         )
 
     def _encode(self, plan: Plan, commit_before: int, file: BinaryIO) -> bool:

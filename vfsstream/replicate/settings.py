@@ -42,7 +42,7 @@ class Settings:
     monitor_interval: timedelta = timedelta(seconds=1)
     poll_interval: timedelta = timedelta(milliseconds=10)
     sync_interval: timedelta = timedelta(seconds=1)
-    sync_burst: int = 8
+    sync_burst: int = 4
     checkpoint_interval: timedelta = timedelta(minutes=1)
     busy_timeout: timedelta = timedelta(seconds=1)
     min_checkpoint_pages: int = 1000

@@ -68,7 +68,7 @@ class Uploader:
         self.listing: dict[int, list[FileInfo]] | None = None
         self.needs_snapshot = False
         self._remote_page_size: int | None = None
-        self._sent_here: set[int] = set()
+        self._sent_here: dict[int, bool] = {}  # not uploaded yet; whether it holds every page
         self.bytes = self.files = 0
         self.interrupted = threading.Event()
         self._unmet = local.own / "unmet"
@@ -104,7 +104,7 @@ class Uploader:
     def _pending(self, reached: TXID, position: TXID) -> list[TXID]:
         """The local files above ``reached``; those that this process wrote just now need no listing."""
         wanted = [TXID(txid) for txid in range(reached + 1, position + 1)]
-        if self._sent_here.issuperset(wanted):
+        if all(txid in self._sent_here for txid in wanted):
             return wanted
         return [txid for txid in self.local.txids() if reached < txid <= position]
 
@@ -203,12 +203,13 @@ class Uploader:
             raise Interrupted("the upload was interrupted")
         path = self.local.path(txid)
         try:
-            data = path.read_bytes() if path.stat().st_size <= 1 << 20 else None
+            size = path.stat().st_size
+            data = path.read_bytes() if size <= 1 << 20 else None
             header = Header.unpack(data[:HEADER_SIZE] if data is not None else _head(path), name=str(path))
             if txid not in self._sent_here:
                 self._verify(txid)
         except FileNotFoundError as error:
-            self._sent_here.discard(txid)
+            self._sent_here.pop(txid, None)
             raise StoreError(f"{path} vanished before it was uploaded", retryable=True) from error
         except LtxError as error:
             self.local.set_aside(txid)
@@ -233,12 +234,12 @@ class Uploader:
                     "somebody else replicates to the same place",
                     hint="stop the other replicator, or give this one a replica of its own",
                 ) from error
-            info = FileInfo(txid, txid, 0, path.stat().st_size, None)
-        size = path.stat().st_size
+            info = FileInfo(txid, txid, 0, size, None)
         if info.size != size:
             raise StoreError(f"{self.replica.key(info)} arrived with {info.size} of {size} bytes", retryable=True)
         self._at_point("upload:after-put")
-        return _Sent(info, _is_full(header, path), header.page_size)
+        full = self._sent_here.get(txid)
+        return _Sent(info, _is_full(header, path) if full is None else full, header.page_size)
 
     def _done(self, sent: _Sent) -> None:
         txid = sent.info.min_txid
@@ -247,14 +248,18 @@ class Uploader:
         if self._remote_page_size not in (None, sent.page_size):
             self.needs_snapshot = True  # files of two page sizes cannot be merged
         self._remote_page_size = sent.page_size
-        self._sent_here.discard(txid)
+        self._sent_here.pop(txid, None)
         self.bytes += sent.info.size
         self.files += 1
         self._uploaded(sent.info, sent.full, sent.page_size)
 
-    def written_here(self, txid: int) -> None:
-        """This process wrote the file just now; it need not be read back before its upload."""
-        self._sent_here.add(txid)
+    def written_here(self, txid: int, *, full: bool) -> None:
+        """This process wrote the file just now; it need not be read back before or after its upload.
+
+        Args:
+            full: it holds every page.
+        """
+        self._sent_here[txid] = full
 
     def _verify(self, txid: TXID) -> None:
         path = self.local.path(txid)
