@@ -336,14 +336,35 @@ def test_a_damaged_file_is_not_uploaded(case: Case) -> None:
     assert not (case.replica / "ltx" / "0" / newest.name).exists()
 
 
-def test_lost_local_state_continues_above_the_replica(case: Case) -> None:
+@pytest.mark.parametrize("commits", [0, 5])
+def test_after_the_loss_of_the_local_state_alone_nothing_is_uploaded_twice(case: Case, commits: int) -> None:
+    """The log still shows what the newest file of the replica holds: what came since is all that is missing."""
+    case.write(200)
     case.turn()
     case.write()
     case.turn()
     shutil.rmtree(meta_path_for(case.path))
-    case.write()
+    case.write(commits)
     case.turn()
     assert any(isinstance(event, Rebased) for event in case.events)
+    names = sorted(path.name[:16] for path in (case.replica / "ltx" / "0").iterdir())
+    assert names[-1] == f"{3 if commits else 2:016x}"
+    sizes = [event.pages for event in case.events if isinstance(event, Synced)]
+    assert sizes[-1] < 10 if commits else len(sizes) == 3
+    case.same()
+
+
+def test_lost_local_state_and_a_log_that_went_on_alone_take_all_pages(case: Case) -> None:
+    case.turn()
+    case.write()
+    case.turn()
+    shutil.rmtree(meta_path_for(case.path))
+    for _ in range(3):
+        case.write(30)
+        case.writer.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+    case.write(1)
+    case.turn()
+    assert "restarted" in case.reasons()[-1]
     assert sorted(path.name[:16] for path in (case.replica / "ltx" / "0").iterdir())[-1] == f"{3:016x}"
     case.same()
 

@@ -143,7 +143,7 @@ def _steps(database: Database, application: Application) -> list[tuple[str, Call
             assert sum(1 for _ in pages) > 0
 
     def full_image() -> None:
-        database._rebase(database.position, "a test wants all pages")
+        database._rebase(database.position, "a test wants all pages", None)
         database.sync()
 
     return [

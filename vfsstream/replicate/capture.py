@@ -7,10 +7,12 @@ if the log still shows the same lap afterwards; a file is published only if the 
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from vfsstream.errors import DatabaseError, LtxError
 from vfsstream.ltx import HEADER_SIZE, TRAILER_SIZE, Decoder, Header, Trailer
@@ -19,7 +21,7 @@ from vfsstream.replicate import decide as rules
 from vfsstream.replicate.decide import Captured, Decision, Facts, Full, Incremental, Nothing, TailThenLap
 from vfsstream.replicate.fingerprints import Fingerprints
 from vfsstream.replicate.image import Image, differing, pages_of_image
-from vfsstream.replicate.localfiles import LocalFiles
+from vfsstream.replicate.localfiles import LocalFiles, disk_errors
 from vfsstream.replicate.logrange import LogRange, Torn, old_lap, scan
 from vfsstream.replicate.publish import Plan, Publisher, Written, growth, header_of
 from vfsstream.replicate.source import Source
@@ -349,10 +351,19 @@ class Capture:
         with contextlib.suppress(DatabaseError, OSError, LtxError):
             self._record.save(self.captured, self._ends_of(self.captured.txid)[1].file_checksum)
 
-    def rebase(self, position: int) -> None:
-        """Go on above a replica that is ahead: the next file has all pages and the TXID ``position + 1``."""
+    def rebase(self, position: int, newest: Path | None = None) -> None:
+        """Go on above a replica that is ahead; the next file has the TXID ``position + 1``.
+
+        Args:
+            newest: the replica's file of that TXID, which is moved in. If the log still shows what it holds, as after
+                the loss of the local state alone, what came since is enough; otherwise the next file has all pages.
+        """
         self._record.forget()
         if self._prints is not None:
             self._prints.forget()
         self.local.delete(list(self.local.txids()))
         self.position, self.captured = TXID(position), None
+        if newest is not None:
+            with disk_errors("rename", newest, position):
+                os.replace(newest, self.local.path(position))
+            self._load()

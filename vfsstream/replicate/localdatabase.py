@@ -375,14 +375,14 @@ class LocalDatabase:
         if self._generation != generation:
             raise DatabaseError(f"{self.path} was replaced or closed while a snapshot was read")
 
-    def _rebase(self, above: TXID, reason: str) -> None:
+    def _rebase(self, above: TXID, reason: str, newest: Path | None = None) -> None:
         with self._capture_lock:
             old = self._position
             capture = self._ready()
             if capture is None:
                 self.local.delete(list(self.local.txids()))
             else:
-                capture.rebase(above)
+                capture.rebase(above, newest)
             self._position = above
             self._seen = b""
             self._next_look = 0.0

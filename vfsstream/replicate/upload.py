@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from pathlib import Path
 
 from vfsstream.errors import (
     AlreadyExists,
@@ -27,6 +29,8 @@ from vfsstream.replicate.reconcile import Behind, Standing, behind, compare
 
 __all__ = ["Uploader"]
 
+_WORTH_A_LOOK = 64 << 20
+
 
 @dataclass(slots=True)
 class _Sent:
@@ -39,7 +43,8 @@ class Uploader:
     """Uploads the files of one database. :meth:`run` is called by one thread at a time.
 
     Args:
-        rebase: called when the replica is ahead; makes capture go on above the given TXID.
+        rebase: called when the replica is ahead; makes capture go on above the given TXID. Gets a reason, and if there
+            is one a copy of the replica's file of that TXID.
         uploaded: called for every file that arrived, in order.
         trusted: local files above this TXID were written by this process and are not read again before upload.
 
@@ -57,7 +62,7 @@ class Uploader:
         concurrency: int = 4,
         lease: Lease | None = None,
         take_over: bool = False,
-        rebase: Callable[[TXID, str], None],
+        rebase: Callable[[TXID, str, Path | None], None],
         uploaded: Callable[[FileInfo, bool, int], None] = lambda info, full, page_size: None,
         at_point: Callable[[str], None] = lambda point: None,
     ) -> None:
@@ -118,7 +123,8 @@ class Uploader:
             # Those given so far are given anew, so that the chain goes on without a gap.
             standing = behind(remote)
         if isinstance(standing, Behind):
-            self._rebase(standing.newest, "the replica is ahead of the local files")
+            copy = self._copy_of_newest(remote, standing.newest)
+            self._rebase(standing.newest, "the replica is ahead of the local files", copy)
             self.listing, self.position = remote, standing.newest
             first, self._remote_page_size = self._page_sizes_of(remote)
             self.needs_snapshot |= standing.needs_snapshot or first != self._remote_page_size
@@ -136,7 +142,7 @@ class Uploader:
                     hint="replicate to another place, or take over with fork=take-over (all pages, above that TXID)",
                 )
             above = max(newest, position)
-            self._rebase(above, "the replica continues another history")
+            self._rebase(above, "the replica continues another history", None)
             self.listing, self.position, self.needs_snapshot = remote, above, True
             return
         self.listing = remote
@@ -152,6 +158,18 @@ class Uploader:
         """The page size changed, and a crash came before the snapshot without which nothing after it restores."""
         changed = self.local.last_page_size_change()
         return changed is not None and all(info.max_txid < changed for info in remote.get(SNAPSHOT_LEVEL, ()))
+
+    def _copy_of_newest(self, remote: dict[int, list[FileInfo]], newest: TXID) -> Path | None:
+        """The newest level-0 file, if it is small enough to be worth the look that may save all pages."""
+        info = next((info for info in remote.get(0, ()) if info.min_txid == info.max_txid == newest), None)
+        if info is None or info.size > _WORTH_A_LOOK:
+            return None
+        path = self.local.own / "newest.tmp"
+        with open(path, "wb") as file:
+            file.writelines(self.replica.stream(info))
+            file.flush()
+            os.fsync(file.fileno())
+        return path
 
     def _page_sizes_of(self, remote: dict[int, list[FileInfo]]) -> tuple[int | None, int | None]:
         """Of the base from which the newest state is restored, and of the newest file."""
