@@ -48,6 +48,11 @@ class Options:
     delta: bool
     base: int | None
 
+    @property
+    def requests(self) -> int | None:
+        """Requests at once; ``None`` for what the kind of replica can use."""
+        return None if self.parallelism is None else max(1, self.parallelism)
+
 
 @click.command(cls=GoCommand)
 @config_flags
@@ -101,10 +106,6 @@ def _check_flags(options: Options, word: str) -> None:
         raise UsageError("-txid and -timestamp exclude each other", hint="give one of them")
     if options.integrity_check not in _CHECKS:
         raise UsageError(f"unknown integrity check {options.integrity_check!r}", hint="one of: none quick full")
-    if options.parallelism is not None and options.parallelism < 1:
-        raise UsageError(
-            f"-parallelism {options.parallelism} is not at least 1", hint="leave it out for the default"
-        )
     if options.base and not options.delta:
         raise UsageError("-base states the TXID of the copy for -delta", hint="add -delta")
     if options.delta and (options.f or options.dry_run):
@@ -149,7 +150,7 @@ def _restore(options: Options, found: Found, output: str) -> None:
             allow_gap=options.allow_gap,
             force=options.force,
             integrity_check=options.integrity_check,  # type: ignore[arg-type]
-            parallelism=options.parallelism,
+            parallelism=options.requests,
             progress=progress,
             stop=stop,
         )
@@ -200,7 +201,7 @@ def _delta(options: Options, found: Found, output: str) -> None:
             txid=options.txid,
             timestamp=options.timestamp,
             integrity_check="full" if options.integrity_check == "full" else "quick",
-            parallelism=options.parallelism,
+            parallelism=options.requests,
             progress=lambda now: report(now.done, now.total, now.pages),
             stop=stop,
         )
@@ -250,7 +251,7 @@ def _follow(options: Options, found: Found, output: str) -> None:
         output,
         interval=interval.total_seconds(),
         force=options.force,
-        parallelism=options.parallelism,
+        parallelism=options.requests,
         observer=observe,
     )
     with interruptible() as stop:
