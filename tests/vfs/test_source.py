@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
 from tests.vfs.replicas import make_database, snapshot
 from tests.vfs.shim import view_of
-from vfsstream.errors import DeadlineExceeded, Interrupted, StoreError
+from vfsstream.errors import DeadlineExceeded, Interrupted, NotFound, StoreError
+from vfsstream.stores.base import Fetched
 from vfsstream.vfs.source import SimpleSource
 
 
@@ -96,3 +98,42 @@ def test_closing_ends_waits(pages: list[bytes]) -> None:
     assert time.monotonic() - started < 20
     assert [type(failure) for failure in failures] == [Interrupted]
     gate.set()
+
+
+def test_a_read_of_another_view_that_found_its_file_gone_is_not_ours(pages: list[bytes]) -> None:
+    """Both show the same version of the page, one in a file that was removed, the other in one that is there."""
+    replica = snapshot(pages)
+    old = view_of(replica)
+    (first,) = replica.files(9)
+    body = replica.fetch(first).data
+    moved = replica.write(8, first.min_txid, first.max_txid, body, timestamp=1_700_000_000_000)
+    new = replace(old, files=[moved])
+    source = SimpleSource(replica, cache_size=0, deadline=30)
+    fetch, gate, asked = replica.store.fetch, threading.Event(), threading.Event()
+
+    def gone(key: str, offset: int = 0, size: int | None = None) -> Fetched:
+        if key == replica.key(first):
+            asked.set()
+            gate.wait(30)
+            raise NotFound(key)
+        return fetch(key, offset, size)
+
+    replica.store.fetch = gone  # type: ignore[method-assign]
+    lost: list[str] = []
+
+    def read_old() -> None:
+        try:
+            source.read(old, 5, nothing)
+        except NotFound as error:
+            lost.append(error.key)
+
+    thread = threading.Thread(target=read_old)
+    thread.start()
+    assert asked.wait(30)
+    timer = threading.Timer(0.2, gate.set)
+    timer.start()
+    assert source.read(new, 5, nothing) == pages[4]
+    thread.join(30)
+    timer.join()
+    assert lost == [replica.key(first)]
+    source.close()

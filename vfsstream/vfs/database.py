@@ -208,6 +208,9 @@ class Database:
                     return candidate
         try:
             files = self.replica.all_files()
+            available = [info for level in files.values() for info in level]
+            if any(_same(info, lost) for info in available):
+                return view  # it is there (again): the read is repeated
             plan = restore_plan(files, txid=view.txid)
             loaded = read_plan_files(self.replica, plan)
             candidate = replace_places(view, [incoming(file) for file in loaded], yield_now)
@@ -218,7 +221,6 @@ class Database:
             if looked or last:
                 raise self._expired(view, lost) from error
             return None
-        available = [info for level in files.values() for info in level]
         return None if lost in missing_from(candidate, available) else candidate
 
     def _expired(self, view: View, lost: FileInfo) -> ViewExpired:

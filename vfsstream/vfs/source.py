@@ -9,12 +9,13 @@ from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as NotYet
 from contextlib import suppress
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from cachetools import LRUCache
 
 from vfsstream.errors import DeadlineExceeded, Interrupted, NotFound, StoreError
 from vfsstream.ltx import decode_frame
+from vfsstream.plan.files import FileInfo
 from vfsstream.replica import Replica
 from vfsstream.vfs.pool import Pool
 from vfsstream.vfs.view import Place, View
@@ -106,6 +107,13 @@ def await_future(
                 raise DeadlineExceeded(f"{what}: no answer within {seconds:g} s{why}") from cause or error
 
 
+class _Flight(NamedTuple):
+    """A read under way, and the file it reads from."""
+
+    info: FileInfo
+    future: Future[bytes]
+
+
 class SimpleSource:
     """One ranged read per page, shared by all who want the page at the same moment.
 
@@ -128,7 +136,7 @@ class SimpleSource:
         # cachetools is not thread-safe: the lock guards the cache and the table of reads under way.
         self._lock = threading.Lock()
         self._cache: LRUCache[tuple[int, int], bytes] = LRUCache(self._cache_size, getsizeof=len)
-        self._flights: dict[tuple[int, int], Future[bytes]] = {}
+        self._flights: dict[tuple[int, int], _Flight] = {}
         self._trouble: dict[tuple[int, int], BaseException] = {}
         self._pool = Pool(self._workers, "fetch")
 
@@ -142,40 +150,46 @@ class SimpleSource:
     def read(self, view: View, pgno: int, check: Callable[[], None]) -> bytes:
         place = view.find(pgno)
         assert place is not None, "a page without a place has no content to fetch"
-        key = (pgno, place.version)
-        with self._lock:
-            page = self._cache.get(key)
-            if page is not None:
-                self._count["hits"] += 1
-                return page
-            future = self._flights.get(key)
-            first = future is None
-            if future is None:
-                future = self._flights[key] = Future()
-            self._count["waits"] += 1
-        if first:
-            self._pool.submit(partial(self._fly, future, key, view, place))
-        what = f"page {pgno} of {view.files[place.file]}"
-        return await_future(future, self._deadline, check, what, lambda: self._trouble.get(key))
+        info, key = view.files[place.file], (pgno, place.version)
+        while True:
+            with self._lock:
+                page = self._cache.get(key)
+                if page is not None:
+                    self._count["hits"] += 1
+                    return page
+                flight = self._flights.get(key)
+                first = flight is None
+                if flight is None:
+                    flight = self._flights[key] = _Flight(info, Future())
+                self._count["waits"] += 1
+            if first:
+                self._pool.submit(partial(self._fly, flight, key, view, place))
+            try:
+                what = f"page {pgno} of {flight.info}"
+                return await_future(flight.future, self._deadline, check, what, lambda: self._trouble.get(key))
+            except NotFound:
+                if flight.info == info:
+                    raise
+                # Begun for a view whose place for the page was in another file: ours may well be there.
 
-    def _fly(self, future: Future[bytes], key: tuple[int, int], view: View, place: Place) -> None:
+    def _fly(self, flight: _Flight, key: tuple[int, int], view: View, place: Place) -> None:
         page, failure = None, None
         try:
             page = self._fetch(view, key[0], place)
         except Exception as error:
             failure = error
         # Before those who wait are woken: else a read that comes later could be given this one's answer.
-        self._landed(key, future, page)
+        self._landed(key, flight, page)
         with suppress(InvalidStateError):  # closed meanwhile
             if failure is not None:
-                future.set_exception(failure)
+                flight.future.set_exception(failure)
             elif page is not None:
-                future.set_result(page)
+                flight.future.set_result(page)
 
-    def _landed(self, key: tuple[int, int], future: Future[bytes], page: bytes | None) -> None:
+    def _landed(self, key: tuple[int, int], flight: _Flight, page: bytes | None) -> None:
         with self._lock:
             self._trouble.pop(key, None)
-            if self._flights.get(key) is future:
+            if self._flights.get(key) is flight:
                 del self._flights[key]
             if page is not None and len(page) <= self._cache_size:
                 self._cache[key] = page
@@ -226,6 +240,6 @@ class SimpleSource:
         self._pool.close()
         with self._lock:
             waiting, self._flights = list(self._flights.values()), {}
-        for future in waiting:
+        for flight in waiting:
             with suppress(InvalidStateError):
-                future.set_exception(Interrupted("the database was closed"))
+                flight.future.set_exception(Interrupted("the database was closed"))
