@@ -60,9 +60,14 @@ from vfsstream.vfs.vfs import file_of
 BODY = "x" * 600
 
 
-@pytest.fixture(params=["off", "auto"])
-def prefetch(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@pytest.fixture(params=["off", "auto", "seq tiny", "btree tiny", "bulk tiny"])
+def prefetch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every part of reading ahead alone, with caches of two pages."""
+    mode, _, tiny = str(request.param).partition(" ")
+    if tiny:
+        monkeypatch.setenv("VFSSTREAM_CACHE_SIZE", "8192")
+        monkeypatch.setenv("VFSSTREAM_WINDOW_BUDGET", "8192")
+    return mode
 
 
 @pytest.fixture
