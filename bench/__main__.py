@@ -28,6 +28,8 @@ def main() -> None:
         if not (ROOT / "bench" / f"{name}.py").exists():
             continue
         command = [sys.executable, "-m", f"bench.{name}"]
+        if name == "restore" and not arguments.quick:
+            command += ["--all"]
         if name == "vfs":
             command += ["--figure", str(FIGURE), *([] if arguments.quick else ["--peer-scan"])]
         if name == "queries":

@@ -2,6 +2,7 @@
 
     python -m bench.restore [--megabytes 1000] [--turns 2]        from a folder
     python -m bench.restore --s3 [--connection 60e6]              over S3 at 20 ms
+    python -m bench.restore --all                                 what the results show
 
 The stand-in for S3 limits the bandwidth of each connection, as real stores do (a lone connection to S3 gets 50 to 90
 MB/s, many together the whole line); ``--connection 0`` lifts the limit, ``--bandwidth`` sets one for all together.
@@ -197,5 +198,11 @@ if __name__ == "__main__":
         "--bandwidth", type=float, default=0.0, help="bytes per second of all connections together"
     )
     parser.add_argument("--connection", type=float, default=60e6, help="bytes per second of each connection")
+    parser.add_argument("--all", action="store_true", help="100 MB and 1 GB from a folder, 100 MB over S3")
     given = parser.parse_args()
+    if given.all:
+        main(100, 3)
+        main(1000, 2)
+        main(100, 2, s3=True)
+        raise SystemExit
     main(given.megabytes, given.turns, given.s3, given.latency, given.bandwidth, given.connection)
