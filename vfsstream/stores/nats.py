@@ -13,60 +13,31 @@ import hashlib
 import json
 import secrets
 import threading
-from bisect import bisect_right
-from collections import OrderedDict, deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import accumulate
 from typing import Any, NoReturn, TypeVar
 
 from vfsstream.errors import AlreadyExists, NotFound, StoreError
-from vfsstream.stores.base import TIMESTAMP, Capabilities, Fetched, ObjectInfo, Source, Store, chunks_of
+from vfsstream.stores.base import Capabilities, Fetched, ObjectInfo, Source, Store, chunks_of
 from vfsstream.stores.deadline import time_left
 from vfsstream.stores.extras import require
 from vfsstream.stores.memory import slice_range
-from vfsstream.stores.nats_link import NO_MESSAGE, STREAM_NOT_FOUND, JetStreamError, Message, NatsLink, NatsLogin
+from vfsstream.stores.nats_link import NO_MESSAGE, STREAM_NOT_FOUND, JetStreamError, NatsLink
+from vfsstream.stores.nats_login import NatsLogin
+from vfsstream.stores.nats_objects import NO_TIME, Meta, blocks, describing, digest_text, parse
+from vfsstream.stores.nats_reader import SMALL, ChunkReader
 from vfsstream.stores.nats_url import open_url
 
 __all__ = ["NatsStore", "open_url"]
 
 T = TypeVar("T")
 
-CHUNK = 128 * 1024
 _BATCH = 8
 _WINDOW = 1 << 20
-_SINGLE_GETS = 4
-_SMALL = 256 * 1024
-_SMALL_KEPT = 16 << 20
-_MAPS_KEPT = 512
 _LIMIT = 30.0
-_HEADER = "Litestream-Timestamp"
 _WRONG_LAST_SEQUENCE = 10071
-_NO_TIME = "0001-01-01T00:00:00Z"
-
-
-@dataclass(frozen=True, slots=True)
-class _Meta:
-    """What the describing message says."""
-
-    name: str
-    nuid: str
-    size: int
-    chunks: int
-    digest: str
-    deleted: bool
-    sequence: int
-    info: ObjectInfo
-
-
-@dataclass(frozen=True, slots=True)
-class _Map:
-    """Where the chunks of an object are: stream sequence and first byte of each, and the end."""
-
-    sequences: list[int]
-    offsets: list[int]
 
 
 class NatsStore(Store):
@@ -93,10 +64,7 @@ class NatsStore(Store):
         self.bucket = bucket
         self._stream = f"OBJ_{bucket}"
         self._link = NatsLink(login)
-        self._cache_lock = threading.Lock()  # guards the two caches
-        self._maps: OrderedDict[str, _Map] = OrderedDict()
-        self._small: OrderedDict[str, bytes] = OrderedDict()
-        self._small_bytes = 0
+        self._reader = ChunkReader(self._link, self._stream, self.describe(), self._chunk_subject)
         self._sweeps = threading.Condition()  # guards the four below
         self._sweep_started = self._sweep_finished = 0
         self._sweep_running = False
@@ -169,19 +137,19 @@ class NatsStore(Store):
         found = {}
         subject = f"$O.{self.bucket}.M.>"
         async for message in self._link.consume(self._stream, subject, policy="last_per_subject"):
-            meta = _parse(message.data, message.sequence, message.time_ns)
+            meta = parse(message.data, message.sequence, message.time_ns)
             if meta is not None and not meta.deleted:
                 found[meta.name] = meta.info
         return found
 
-    async def _meta(self, key: str) -> _Meta:
+    async def _meta(self, key: str) -> Meta:
         message = await self._link.message(self._stream, last_by_subj=self._meta_subject(key))
-        meta = _parse(message.data, message.sequence, 0)
+        meta = parse(message.data, message.sequence, 0)
         if meta is None:
             raise StoreError(f"{self.describe()}: the description of {key} cannot be read")
         return meta
 
-    async def _living(self, key: str) -> _Meta:
+    async def _living(self, key: str) -> Meta:
         meta = await self._meta(key)
         if meta.deleted:
             raise NotFound(key)
@@ -200,123 +168,26 @@ class NatsStore(Store):
     async def _fetch(self, key: str, offset: int, size: int | None) -> Fetched:
         meta = await self._living(key)
         start, stop = slice_range(meta.size, offset, size)
-        if meta.size <= _SMALL:
-            return Fetched((await self._whole(meta))[start:stop], meta.size)
-        return Fetched(await self._range(meta, start, stop), meta.size)
-
-    async def _whole(self, meta: _Meta) -> bytes:
-        """A small object, read at once and kept: its identity never changes its bytes."""
-        with self._cache_lock:
-            kept = self._small.get(meta.nuid)
-        if kept is not None or meta.size == 0:
-            return kept or b""
-        subject = self._chunk_subject(meta.nuid)
-        if meta.chunks == 1:
-            data = (await self._chunk(meta, last_by_subj=subject)).data
-        else:
-            parts = self._link.consume(self._stream, subject, policy="all")
-            data = b"".join([part.data async for part in parts])
-        self._check(meta, data)
-        with self._cache_lock:
-            if meta.nuid not in self._small:
-                self._small[meta.nuid] = data
-                self._small_bytes += len(data)
-            while self._small_bytes > _SMALL_KEPT:
-                self._small_bytes -= len(self._small.popitem(last=False)[1])
-        return data
-
-    def _check(self, meta: _Meta, data: bytes) -> None:
-        if len(data) != meta.size:
-            raise self._short(meta, len(data))
-        if _digest(hashlib.sha256(data)) != meta.digest:
-            raise StoreError(
-                f"{self.describe()}: {meta.name} does not have the digest that its description states"
-            )
-
-    def _short(self, meta: _Meta, got: int) -> StoreError:
-        text = (
-            f"{self.describe()}: {got} of {meta.size} bytes of {meta.name} arrived: replaced, deleted or cut short"
-        )
-        return StoreError(text, retryable=True)
-
-    async def _chunk(self, meta: _Meta, **which: Any) -> Message:
-        try:
-            message = await self._link.message(self._stream, **which)
-        except JetStreamError as error:
-            if error.err_code == NO_MESSAGE:
-                raise self._short(meta, 0) from error
-            raise
-        if message.subject != self._chunk_subject(meta.nuid):
-            raise self._short(meta, 0)
-        return message
-
-    async def _map(self, meta: _Meta) -> _Map:
-        with self._cache_lock:
-            known = self._maps.get(meta.nuid)
-            if known is not None:
-                self._maps.move_to_end(meta.nuid)
-                return known
-        sequences, sizes = [], []
-        subject = self._chunk_subject(meta.nuid)
-        async for message in self._link.consume(self._stream, subject, policy="all", headers_only=True):
-            sequences.append(message.sequence)
-            sizes.append(int(message.headers.get("Nats-Msg-Size", 0)))
-        if sum(sizes) != meta.size:
-            raise self._short(meta, sum(sizes))
-        made = _Map(sequences, [0, *accumulate(sizes)])
-        with self._cache_lock:
-            self._maps[meta.nuid] = made
-            while len(self._maps) > _MAPS_KEPT:
-                self._maps.popitem(last=False)
-        return made
-
-    async def _range(self, meta: _Meta, start: int, stop: int) -> bytes:
-        if start >= stop:
-            return b""
-        places = await self._map(meta)
-        first = bisect_right(places.offsets, start) - 1
-        last = bisect_right(places.offsets, stop - 1) - 1
-        wanted = places.sequences[first : last + 1]
-        if len(wanted) <= _SINGLE_GETS:
-            messages = await asyncio.gather(*(self._chunk(meta, seq=sequence) for sequence in wanted))
-            parts = [message.data for message in messages]
-        else:
-            parts = [*await self._run_of_chunks(meta, wanted)]
-        data = b"".join(parts)
-        if len(data) != places.offsets[last + 1] - places.offsets[first]:
-            raise self._short(meta, len(data))
-        skip = start - places.offsets[first]
-        return data[skip : skip + stop - start]
-
-    async def _run_of_chunks(self, meta: _Meta, wanted: Sequence[int]) -> Sequence[bytes]:
-        parts = []
-        subject = self._chunk_subject(meta.nuid)
-        flow = self._link.consume(self._stream, subject, policy="by_start_sequence", start=wanted[0])
-        try:
-            async for message in flow:
-                parts.append(message.data)
-                if message.sequence >= wanted[-1]:
-                    break
-        finally:
-            await flow.aclose()
-        return parts
+        if meta.size <= SMALL:
+            return Fetched((await self._reader.whole(meta))[start:stop], meta.size)
+        return Fetched(await self._reader.part(meta, start, stop), meta.size)
 
     def stream(self, key: str, offset: int = 0) -> Iterator[bytes]:
         meta = self._run(self._living(key), key, "read")
         return self._chunks(meta, offset)
 
-    def _chunks(self, meta: _Meta, offset: int) -> Iterator[bytes]:
+    def _chunks(self, meta: Meta, offset: int) -> Iterator[bytes]:
         """Each window is a request of its own: nothing stays open on the server while the reader does other things."""
         digest = hashlib.sha256() if offset == 0 else None
         while offset < meta.size:
             stop = min(meta.size, offset + _WINDOW)
-            work = self._whole(meta) if meta.size <= _SMALL else self._range(meta, offset, stop)
+            work = self._reader.whole(meta) if meta.size <= SMALL else self._reader.part(meta, offset, stop)
             data = self._run(work, meta.name, "read", 4 * _LIMIT)
-            data = data[offset:] if meta.size <= _SMALL else data
+            data = data[offset:] if meta.size <= SMALL else data
             if digest is not None:
                 digest.update(data)
             offset += len(data)
-            if digest is not None and offset == meta.size and _digest(digest) != meta.digest:
+            if digest is not None and offset == meta.size and digest_text(digest) != meta.digest:
                 raise StoreError(
                     f"{self.describe()}: {meta.name} does not have the digest that its description states"
                 )
@@ -338,7 +209,7 @@ class NatsStore(Store):
         nuid = secrets.token_hex(11).upper()
         try:
             size, chunks, digest = self._store_chunks(key, nuid, source)
-            meta = _describing(key, self.bucket, nuid, size, chunks, digest, metadata)
+            meta = describing(key, self.bucket, nuid, size, chunks, digest, metadata)
         except BaseException:
             with suppress(Exception):
                 self._run(self._purge(self._chunk_subject(nuid)), key, "clean up after")
@@ -361,7 +232,7 @@ class NatsStore(Store):
                 self._run(self._purge(self._chunk_subject(old.nuid)), key, "clean up after")
         return ObjectInfo(key, size, datetime.now(UTC), dict(metadata or {}), nuid)
 
-    def _previous(self, key: str) -> _Meta | None:
+    def _previous(self, key: str) -> Meta | None:
         try:
             return self._run(self._meta(key), key, "look up")
         except NotFound:
@@ -371,7 +242,7 @@ class NatsStore(Store):
         digest, size, count = hashlib.sha256(), 0, 0
         subject = self._chunk_subject(nuid)
         batch: deque[bytes] = deque()
-        for block in _blocks(chunks_of(source)):
+        for block in blocks(chunks_of(source)):
             digest.update(block)
             size, count = size + len(block), count + 1
             batch.append(block)
@@ -380,7 +251,7 @@ class NatsStore(Store):
                 batch.clear()
         if batch:
             self._run(self._publish_all(subject, batch), key, "write")
-        return size, count, _digest(digest)
+        return size, count, digest_text(digest)
 
     async def _publish_all(self, subject: str, batch: Iterable[bytes]) -> None:
         """Send in order, then wait for every acknowledgement."""
@@ -440,7 +311,7 @@ class NatsStore(Store):
             "bucket": self.bucket,
             "nuid": meta.nuid,
             "size": 0,
-            "mtime": _NO_TIME,  # Go cannot read an empty one, and then no listing of it ever ends
+            "mtime": NO_TIME,  # Go cannot read an empty one, and then no listing of it ever ends
             "chunks": 0,
             "deleted": True,
         }
@@ -476,7 +347,7 @@ class NatsStore(Store):
                 subject = f"$O.{self.bucket}.M.>"
                 asyncio.get_running_loop().call_later(0.2, ready.set)
                 async for message in self._link.consume(self._stream, subject, policy="new"):
-                    meta = _parse(message.data, message.sequence, message.time_ns)
+                    meta = parse(message.data, message.sequence, message.time_ns)
                     if meta is None or meta.name.startswith(prefix):
                         wake()
             except Exception:
@@ -489,77 +360,3 @@ class NatsStore(Store):
 
     def close(self) -> None:
         self._link.close()
-
-
-def _blocks(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Any chunks as full blocks: then a byte's place gives its chunk."""
-    rest = bytearray()
-    for chunk in chunks:
-        rest += chunk
-        while len(rest) >= CHUNK:
-            yield bytes(rest[:CHUNK])
-            del rest[:CHUNK]
-    if rest:
-        yield bytes(rest)
-
-
-def _digest(made: Any) -> str:
-    return "SHA-256=" + base64.urlsafe_b64encode(made.digest()).decode()
-
-
-def _describing(
-    key: str, bucket: str, nuid: str, size: int, chunks: int, digest: str, metadata: Mapping[str, str] | None
-) -> bytes:
-    headers = {(_HEADER if name == TIMESTAMP else name): [value] for name, value in (metadata or {}).items()}
-    fields = {
-        "name": key,
-        "headers": headers,
-        "options": {"max_chunk_size": CHUNK},
-        "bucket": bucket,
-        "nuid": nuid,
-        "size": size,
-        "mtime": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
-        "chunks": chunks,
-        "digest": digest,
-    }
-    return json.dumps(fields).encode()
-
-
-def _parse(data: bytes, sequence: int, time_ns: int) -> _Meta | None:
-    try:
-        fields = json.loads(data)
-        name, size = str(fields["name"]), int(fields.get("size") or 0)
-    except (ValueError, KeyError, TypeError):
-        return None
-    metadata = {}
-    for header, values in (fields.get("headers") or {}).items():
-        value = values[0] if isinstance(values, list) and values else values
-        if isinstance(value, str):
-            metadata[TIMESTAMP if header == _HEADER else header.lower()] = value
-    modified = datetime.fromtimestamp(time_ns / 1e9, UTC) if time_ns else _time(fields.get("mtime"))
-    nuid = str(fields.get("nuid") or "")
-    info = ObjectInfo(name, size, modified, metadata, nuid or None)
-    return _Meta(
-        name=name,
-        nuid=nuid,
-        size=size,
-        chunks=int(fields.get("chunks") or 0),
-        digest=_padded(str(fields.get("digest") or "")),
-        deleted=bool(fields.get("deleted")),
-        sequence=sequence,
-        info=info,
-    )
-
-
-def _padded(digest: str) -> str:
-    kind, mark, value = digest.partition("=")
-    value = value.rstrip("=")
-    return f"{kind.upper()}{mark}{value}{'=' * (-len(value) % 4)}"
-
-
-def _time(text: Any) -> datetime | None:
-    try:
-        parsed = datetime.fromisoformat(str(text))
-    except ValueError:
-        return None
-    return parsed if parsed.year > 1970 and parsed.tzinfo else None

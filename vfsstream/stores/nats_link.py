@@ -16,20 +16,20 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from concurrent.futures import CancelledError as FutureCancelled
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from vfsstream.errors import AccessDenied, StoreError, VfsstreamError
 from vfsstream.stores.deadline import time_left
+from vfsstream.stores.nats_login import NatsLogin
 
-__all__ = ["JetStreamError", "Message", "NatsLink", "NatsLogin"]
+__all__ = ["JetStreamError", "Message", "NatsLink"]
 
 T = TypeVar("T")
 
-REQUEST_TIMEOUT = 10.0
 IDLE_HEARTBEAT = 2.0
 """A consumer that has nothing to say says so this often; three times silence means that it is gone."""
 
@@ -44,32 +44,6 @@ class JetStreamError(Exception):
     def __init__(self, code: int, err_code: int, text: str) -> None:
         super().__init__(f"{text} ({err_code})")
         self.code, self.err_code, self.text = code, err_code, text
-
-
-@dataclass(frozen=True, slots=True)
-class NatsLogin:
-    """Where to connect and as whom; the first way of the list that is set is used."""
-
-    servers: Sequence[str]
-    jwt: str | None = field(default=None, repr=False)
-    seed: str | None = field(default=None, repr=False)
-    creds: str | None = None
-    nkey: str | None = field(default=None, repr=False)
-    user: str | None = None
-    password: str | None = field(default=None, repr=False)
-    token: str | None = field(default=None, repr=False)
-    tls: bool = False
-    root_cas: Sequence[str] = ()
-    client_cert: str | None = None
-    client_key: str | None = None
-    max_reconnects: int = -1
-    reconnect_wait: float = 0.0
-    timeout: float = REQUEST_TIMEOUT
-
-    @property
-    def address(self) -> str:
-        """The servers, for messages."""
-        return ",".join(server.partition("://")[2] for server in self.servers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +215,11 @@ class NatsLink:
         where = f"cannot connect to nats server {self.login.address}"
         if isinstance(error, asyncio.TimeoutError):
             return StoreError(f"{where}: no answer within {self.login.timeout:g} s", retryable=True)
-        if self._secure and not self.login.client_cert and _WANTS_CERTIFICATE.search(f"{error} {self._complaint}"):
+        if (
+            self.login.secure
+            and not self.login.client_cert
+            and _WANTS_CERTIFICATE.search(f"{error} {self._complaint}")
+        ):
             asks = "set client-cert and client-key if the server asks for a certificate"
             return StoreError(f"{where}: it refused us after TLS had begun", retryable=True, hint=asks)
         if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
@@ -258,8 +236,7 @@ class NatsLink:
 
     def _options(self) -> dict[str, Any]:
         login = self.login
-        _check_files({"creds": [login.creds], "root-cas": login.root_cas})
-        _check_files({"client-cert": [login.client_cert], "client-key": [login.client_key]})
+        login.check_files()
 
         async def complain(error: Exception) -> None:
             self._complaint = str(error).removeprefix("nats: ").strip("'\" ")
@@ -275,37 +252,10 @@ class NatsLink:
             "pending_size": 8 << 20,
             "name": "vfsstream",
         }
-        if self._secure:
-            options["tls"] = self._tls()
-        options.update(self._credentials())
+        if login.secure:
+            options["tls"] = login.tls_context()
+        options.update(login.credentials())
         return options
-
-    @property
-    def _secure(self) -> bool:
-        return bool(self.login.tls or self.login.root_cas or self.login.client_cert)
-
-    def _tls(self) -> ssl.SSLContext:
-        context = ssl.create_default_context()
-        for path in self.login.root_cas:
-            context.load_verify_locations(os.path.expanduser(path))
-        if self.login.client_cert and self.login.client_key:
-            context.load_cert_chain(
-                os.path.expanduser(self.login.client_cert), os.path.expanduser(self.login.client_key)
-            )
-        return context
-
-    def _credentials(self) -> dict[str, Any]:
-        login = self.login
-        if login.jwt and login.seed:
-            jwt, seed = login.jwt.encode(), login.seed.encode()
-            return {"user_jwt_cb": lambda: bytearray(jwt), "signature_cb": lambda nonce: _sign(seed, nonce)}
-        if login.creds:
-            return {"user_credentials": os.path.expanduser(login.creds)}
-        if login.nkey:
-            return {"nkeys_seed_str": login.seed or login.nkey}
-        if login.user is not None and login.password is not None:
-            return {"user": login.user, "password": login.password}
-        return {"token": login.token} if login.token else {}
 
     async def unless_lost(self, work: Coroutine[Any, Any, T]) -> T:
         """Wait for an answer, but not for one that cannot come: nats-py lets requests of a dead connection time out."""
@@ -397,18 +347,6 @@ class NatsLink:
             yield Message(sequence, raw.subject, raw.data, headers, pending, stamp)
 
 
-def _check_files(named: Mapping[str, Sequence[str | None]]) -> None:
-    """The libraries that read these files do not say which one is missing."""
-    for key, paths in named.items():
-        for path in filter(None, paths):
-            try:
-                with open(os.path.expanduser(path), "rb"):
-                    pass
-            except (OSError, ValueError) as error:
-                reason = getattr(error, "strerror", None) or error
-                raise AccessDenied(f"{key} {path}: {reason}", hint="a file that this program can read") from error
-
-
 async def _abandon(client: Any) -> None:
     """Close what a connection that came to nothing left open; nats-py forgets its socket."""
     with contextlib.suppress(Exception):
@@ -449,13 +387,3 @@ def _opened(data: bytes) -> dict[str, Any]:
             int(error.get("code", 0)), int(error.get("err_code", 0)), str(error.get("description", "refused"))
         )
     return answer
-
-
-def _sign(seed: bytes, nonce: str) -> bytes:
-    import nkeys
-
-    pair = nkeys.from_seed(bytearray(seed))
-    try:
-        return base64.b64encode(pair.sign(nonce.encode()))
-    finally:
-        pair.wipe()

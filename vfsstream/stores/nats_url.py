@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 from vfsstream.errors import UrlError
 from vfsstream.stores.extras import require
-from vfsstream.stores.nats_link import REQUEST_TIMEOUT, NatsLogin
+from vfsstream.stores.nats_login import REQUEST_TIMEOUT, NatsLogin
 from vfsstream.stores.url import StoreUrl
 
 if TYPE_CHECKING:

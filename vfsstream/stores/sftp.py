@@ -23,7 +23,8 @@ from vfsstream.stores import sftp_wire as wire
 from vfsstream.stores.base import TIMESTAMP, Capabilities, Fetched, ObjectInfo, Source, Store, chunks_of
 from vfsstream.stores.deadline import time_left
 from vfsstream.stores.extras import require
-from vfsstream.stores.sftp_session import MAX_CHANNELS, ChannelPool, SftpLogin, parse_host_key
+from vfsstream.stores.sftp_connect import SftpLogin, parse_host_key
+from vfsstream.stores.sftp_session import MAX_CHANNELS, ChannelPool
 from vfsstream.stores.sftp_wire import Attributes, SftpChannel, SftpStatus, SourceFailed
 from vfsstream.stores.url import StoreUrl
 
