@@ -7,12 +7,17 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
+import sys
+import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
+from tests.vfs.recorder import recorder
 from vfsstream.errors import OptionError
 from vfsstream.ltx.names import TXID
 from vfsstream.plan.files import FileInfo
@@ -148,6 +153,47 @@ def test_a_full_disk_ends_the_writing_and_nothing_else(tmp_path: Path, monkeypat
     assert cache.page(1, 1) == content(1, 1)
     assert cache.page(2, 1) is None
     cache.close()
+
+
+def test_one_process_at_a_time_looks_at_the_description(tmp_path: Path) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    made: list[DiskCache] = []
+    thread = threading.Thread(target=lambda: made.append(make(tmp_path)))
+    with open(tmp_path / "lock", "ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        thread.start()
+        thread.join(0.3)
+        assert not made
+        assert not list(tmp_path.glob("pages-*"))
+    thread.join(60)
+    made[0].close()
+
+
+FULL = """
+import resource, sys, time
+import vfsstream
+resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+url, folder = sys.argv[1:]
+db = vfsstream.connect(url, cache_dir=folder, cache_size=1, window_budget=1, hydration_enabled=True,
+                       hydration_path=folder + "/copy.db")
+for _ in range(3):
+    print(db.execute("SELECT count(*), sum(length(v)) FROM t").fetchall(), flush=True)
+print(db.execute("PRAGMA integrity_check").get, db.execute("PRAGMA litestream_hydration_progress").get != "100")
+"""
+
+
+def test_a_disk_without_room_gives_right_answers(tmp_path: Path) -> None:
+    pytest.importorskip("resource")
+    for primary in recorder(tmp_path):
+        statement = "INSERT INTO t SELECT value, hex(randomblob(300)) FROM n"
+        numbers = "WITH RECURSIVE n(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM n LIMIT 1000) "
+        primary.commit("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)", numbers + statement)
+        primary.snapshot()
+        (tmp_path / "cache").mkdir()
+        command = [sys.executable, "-c", FULL, primary.url, str(tmp_path / "cache")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, check=False)
+        assert done.stdout.splitlines() == ["[(1000, 600000)]"] * 3 + ["ok True"], done.stderr
+        assert done.returncode == 0
 
 
 def test_an_unusable_directory_is_an_option_error(tmp_path: Path) -> None:
