@@ -369,7 +369,7 @@ dbs:
 
 
 @pytest.mark.interop
-@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=[pytest.mark.soak, pytest.mark.timeout(1500)])])
 def test_behind_the_real_replicator_killed_again_and_again(litestream: str, tmp_path: Path, kills: int) -> None:
     db, copy, config = tmp_path / "app.db", tmp_path / "copy.db", tmp_path / "litestream.yml"
     config.write_text(CONFIG.format(db=db, replica=tmp_path / "replica"))
