@@ -18,6 +18,7 @@ class FaultProxy(Front):
     Attributes:
         cut_down_after: reset a connection once so many bytes of answers have passed; ``None``: never.
         cut_up_after: the same for requests.
+        lose_answer_to: bytes of a request that passes, while the connection ends before its answer does.
         cuts_left: how many connections are cut; then the proxy behaves.
         delay: seconds that every block waits.
         rate: bytes per second and connection, or ``None``.
@@ -32,6 +33,7 @@ class FaultProxy(Front):
         super().__init__(target)
         self.cut_down_after: int | None = None
         self.cut_up_after: int | None = None
+        self.lose_answer_to: bytes | None = None
         self.cuts_left = 1 << 30
         self.delay = 0.0
         self.rate: float | None = None
@@ -52,7 +54,7 @@ class FaultProxy(Front):
 
     def behave(self) -> None:
         """No more faults."""
-        self.cut_down_after = self.cut_up_after = self.rate = None
+        self.cut_down_after = self.cut_up_after = self.rate = self.lose_answer_to = None
         self.cuts_left, self.delay, self.stall, self.refuse = 1 << 30, 0.0, False, False
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -94,6 +96,20 @@ class FaultProxy(Front):
                 await asyncio.sleep(self.delay)
             if self.rate:
                 await asyncio.sleep(len(data) / self.rate)
+            if (
+                which == "cut_up_after"
+                and self.lose_answer_to
+                and self.lose_answer_to in data
+                and self.cuts_left > 0
+            ):
+                self.cuts_left -= 1
+                self.cut += 1
+                self._open.discard(both[0])
+                _reset(both[0])
+                writer.write(data)
+                await writer.drain()
+                await asyncio.sleep(0.3)  # the server shall do what it is asked
+                return
             limit = getattr(self, which)
             if limit is not None and passed + len(data) > limit and self.cuts_left > 0:
                 self.cuts_left -= 1

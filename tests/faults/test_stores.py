@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.targets import Place
+from tests.conformance.targets import Place, new_place
 from tests.faults.http import Fault, HttpFaults
 from tests.faults.proxy import FaultProxy
 from tests.servers.fixtures import SERVERS
 from vfsstream.errors import AlreadyExists, DeadlineExceeded, NotFound, StoreError, VfsstreamError
 from vfsstream.stores import Store
 from vfsstream.stores.retry import RetryPolicy
+from vfsstream.stores.sftp_wire import SftpChannel
 from vfsstream.stores.url import open_store
 
 KEY = "ltx/0/0000000000000001-0000000000000001.ltx"
@@ -190,6 +191,51 @@ def test_truncated_bodies_are_never_taken_for_whole(place: Place, monkeypatch: p
         front.add(Fault(times=1 << 30, truncate=100, match=b"GET"))
         with pytest.raises(StoreError):
             store.get(KEY)
+
+
+@pytest.mark.server
+@pytest.mark.xdist_group("nats")
+@pytest.mark.parametrize("content", [DATA, b"small"])
+def test_a_description_on_nats_whose_answer_was_lost_is_known_as_ours(
+    server: Callable[[str], Any], tmp_path: Path, content: bytes
+) -> None:
+    place = new_place("nats", tmp_path, server)
+    with FaultProxy(place.server.port) as proxy, moved(place, proxy.port, EAGER) as store:
+        for key, expected in ((KEY, content), (KEY.replace("1.ltx", "2.ltx"), content)):
+            proxy.lose_answer_to, proxy.cuts_left = b"Nats-Rollup", 1
+            assert store.put(key, expected, if_absent=True).size == len(expected)
+            assert store.get(key) == expected
+        assert proxy.cut == 2
+        proxy.cuts_left = 1
+        with pytest.raises(AlreadyExists):
+            store.put(KEY, content[::-1], if_absent=True)
+        assert store.get(KEY) == content
+
+
+@pytest.mark.server
+@pytest.mark.xdist_group("sftp")
+def test_a_name_on_sftp_whose_answer_was_lost_is_known_as_ours(
+    server: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = new_place("sftp", tmp_path, server)
+    real, lost = SftpChannel.rename_new, []
+
+    def rename(channel: SftpChannel, old: str, new: str) -> None:
+        real(channel, old, new)
+        if not lost:
+            lost.append(new)
+            channel.client.get_channel().get_transport().close()
+            raise EOFError
+
+    monkeypatch.setattr(SftpChannel, "rename_new", rename)
+    with place.open() as store:
+        assert store.put(KEY, DATA, if_absent=True).size == len(DATA)
+        assert len(lost) == 1
+        lost.clear()
+        with pytest.raises(AlreadyExists):
+            store.put(KEY, DATA[::-1], if_absent=True)
+        assert store.get(KEY) == DATA
+        assert [info.key for info in store.list("ltx/0/")] == [KEY], "nothing unfinished is left"
 
 
 @pytest.mark.parametrize("fault", [{"shift": 7}, {"shift": -1}, {"short": 9}])

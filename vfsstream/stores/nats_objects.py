@@ -67,29 +67,38 @@ def describing(
 
 
 def parse(data: bytes, sequence: int, time_ns: int) -> Meta | None:
+    """What a describing message says; ``None`` when it describes nothing.
+
+    Args:
+        sequence, time_ns: of the message; 0 where its time is not known.
+    """
     try:
         fields = json.loads(data)
-        name, size = str(fields["name"]), int(fields.get("size") or 0)
-    except (ValueError, KeyError, TypeError):
+        name, size, chunks = str(fields["name"]), int(fields.get("size") or 0), int(fields.get("chunks") or 0)
+        metadata = _metadata(fields.get("headers") or {})
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    metadata = {}
-    for header, values in (fields.get("headers") or {}).items():
-        value = values[0] if isinstance(values, list) and values else values
-        if isinstance(value, str):
-            metadata[TIMESTAMP if header == _HEADER else header.lower()] = value
     modified = datetime.fromtimestamp(time_ns / 1e9, UTC) if time_ns else _time(fields.get("mtime"))
     nuid = str(fields.get("nuid") or "")
-    info = ObjectInfo(name, size, modified, metadata, nuid or None)
     return Meta(
         name=name,
         nuid=nuid,
         size=size,
-        chunks=int(fields.get("chunks") or 0),
+        chunks=chunks,
         digest=_padded(str(fields.get("digest") or "")),
         deleted=bool(fields.get("deleted")),
         sequence=sequence,
-        info=info,
+        info=ObjectInfo(name, size, modified, metadata, nuid or None),
     )
+
+
+def _metadata(headers: Mapping[str, Any]) -> dict[str, str]:
+    metadata = {}
+    for header, values in headers.items():
+        value = values[0] if isinstance(values, list) and values else values
+        if isinstance(value, str):
+            metadata[TIMESTAMP if header == _HEADER else header.lower()] = value
+    return metadata
 
 
 def _padded(digest: str) -> str:

@@ -8,6 +8,7 @@ import re
 import secrets
 import threading
 from collections.abc import Iterable
+from itertools import zip_longest
 
 __all__ = ["Authenticator", "parse_challenges"]
 
@@ -20,7 +21,7 @@ def parse_challenges(header: str) -> list[tuple[str, dict[str, str]]]:
     """``WWW-Authenticate`` as ``(scheme in lower case, parameters)``, in the server's order."""
     starts = list(_SCHEME.finditer(header))
     found = []
-    for here, following in zip(starts, [*starts[1:], None], strict=True):
+    for here, following in zip_longest(starts, starts[1:]):
         part = header[here.end() : following.start() if following else len(header)]
         pairs = ((m[1].lower(), _unescaped(m[2]) if m[3] is None else m[3]) for m in _PARAMETER.finditer(part))
         values = dict(pairs)
