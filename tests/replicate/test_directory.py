@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -208,5 +209,11 @@ def test_a_hundred_databases_under_one_service(service: Service, tmp_path: Path)
 
 
 @pytest.mark.soak
-def test_a_hundred_databases_for_ten_minutes(service: Service, tmp_path: Path) -> None:
-    churn(service, tmp_path, 100, 600)
+@pytest.mark.parametrize("databases", [100, 1000])
+def test_databases_come_and_go_for_ten_minutes(service: Service, tmp_path: Path, databases: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 8 * databases:
+        pytest.skip(f"{databases} databases need {8 * databases} open files, the hard limit is {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    churn(service, tmp_path, databases, 600)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
