@@ -11,14 +11,13 @@ MB/s, many together the whole line); ``--connection 0`` lifts the limit, ``--ban
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
-import resource
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,22 +54,29 @@ class Run:
     rss: float
 
 
+# The peak of a process counts that of whoever forked it, so a small one must do that.
+_LAUNCHER = """
+import json, os, subprocess, sys, time
+started = time.perf_counter()
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+said = process.stderr.read()
+_, status, usage = os.wait4(process.pid, 0)
+wall = time.perf_counter() - started
+process.returncode = os.waitstatus_to_exitcode(status)
+print(json.dumps([wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss, process.returncode, said.decode()]))
+"""
+
+
 def run(command: list[str]) -> Run:
     """Run a program to its end and account for it alone."""
     environment = {**os.environ, **CREDENTIALS, "PYTHONPATH": str(ROOT)}
     environment.pop("AWS_CA_BUNDLE", None)  # Litestream's S3 client refuses to start with it
-    started = time.perf_counter()
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    assert process.stderr is not None
-    said = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    wall = time.perf_counter() - started
-    process.stderr.close()
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{command[0]} failed: {said.decode()}")
-    scale = 1024 if resource.getrusage and sys.platform != "darwin" else 1 << 20
-    return Run(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / scale)
+    launcher = [sys.executable, "-S", "-E", "-c", _LAUNCHER, *command]
+    done = subprocess.run(launcher, env=environment, stdout=subprocess.PIPE, check=True)
+    wall, cpu, peak, code, said = json.loads(done.stdout)
+    if code:
+        raise SystemExit(f"{command[0]} failed: {said}")
+    return Run(wall, cpu, peak / (1024 if sys.platform != "darwin" else 1 << 20))
 
 
 def make_database(path: Path, megabytes: int) -> None:
