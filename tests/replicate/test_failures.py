@@ -253,6 +253,32 @@ def test_without_a_lease_the_fork_is_found_before_anything_is_overwritten(case: 
     writer.close()
 
 
+@pytest.mark.parametrize("theirs", [1, 12])
+def test_a_fork_is_found_although_no_file_is_in_both(case: Case, theirs: int) -> None:
+    """The other one's local files were compacted away but the newest, whose TXID this replica does not have."""
+    for _ in range(theirs):
+        case.turn(lease=False)
+        case.write(1)
+    case.turn(lease=False)
+    path, writer = other_host(case)
+    with Database(path, f"file://{case.root}/elsewhere", settings=Settings(lease=False)) as database:
+        for _ in range(5):
+            writer.execute("INSERT INTO somebody VALUES(1)")
+            once(database)
+        database.forget_local(100)
+    settings = Settings(lease=False, shutdown_sync_timeout=timedelta(0))
+    second = Database(path, f"file://{case.replica}", settings=settings)
+    second.open()
+    with pytest.raises(ForkDetected, match="elsewhere"):
+        once(second)
+    assert not second.close().uploaded
+    case.same()
+    with Database(path, f"file://{case.replica}", settings=Settings(lease=False, fork="take-over")) as taking:
+        once(taking)
+    assert contents(restore_ours(case.replica, case.target)) == contents(writer)
+    writer.close()
+
+
 def test_a_fork_may_be_taken_over_above_the_other_history(case: Case) -> None:
     path, writer = other_host(case)
     case.turn(lease=False)

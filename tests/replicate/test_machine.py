@@ -290,7 +290,7 @@ class ReplicatorMachine(RuleBasedStateMachine):
         if files:
             chosen = data.draw(st.sampled_from(files))
             if data.draw(st.booleans(), "truncate"):
-                os.truncate(chosen, min(size, chosen.stat().st_size - 1))
+                os.truncate(chosen, min(size, max(0, chosen.stat().st_size - 1)))
             else:
                 chosen.unlink()
             self.holes = True

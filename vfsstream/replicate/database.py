@@ -320,10 +320,13 @@ class Database(LocalDatabase):
         return self.local.infos()
 
     def forget_local(self, max_txid: int) -> None:
-        """Delete local copies up to ``max_txid`` that are uploaded; the newest always stays."""
+        """Delete local copies up to ``max_txid`` that are uploaded.
+
+        The newest stays, and the newest that is uploaded: by it the replica is known again.
+        """
         reached = self.replica_position or TXID(0)
         txids = self.local.txids()
-        self.local.delete([txid for txid in txids[:-1] if txid <= max_txid and txid <= reached])
+        self.local.delete([txid for txid in txids[:-1] if txid <= max_txid and txid < reached])
 
     def status(self) -> DatabaseStatus:
         """How the database is doing."""

@@ -24,7 +24,7 @@ from vfsstream.plan.files import FileInfo
 from vfsstream.plan.restore import restore_plan
 from vfsstream.replica import Replica
 from vfsstream.replicate.lease import Lease
-from vfsstream.replicate.localfiles import LocalFiles, disk_errors
+from vfsstream.replicate.localfiles import LocalFiles, disk_errors, replace_file
 from vfsstream.replicate.reconcile import Behind, Standing, behind, compare
 
 __all__ = ["Uploader"]
@@ -77,6 +77,7 @@ class Uploader:
         self.bytes = self.files = 0
         self.interrupted = threading.Event()
         self._unmet = local.own / "unmet"
+        self._met = local.own / "replica"
         if not local.txids():
             self._unmet.touch()
 
@@ -122,37 +123,60 @@ class Uploader:
             # Local files begun without a look at the replica share no history with it: the numbers collide only.
             # Those given so far are given anew, so that the chain goes on without a gap.
             standing = behind(remote)
+        elif newest and self._belongs_elsewhere(standing, local, remote):
+            found = f"holds files up to TXID {newest} that the local files, of {self._met.read_text()}, do not continue"
+            self._fork(found, max(newest, position), remote)
+            return
         if isinstance(standing, Behind):
             copy = self._copy_of_newest(remote, standing.newest)
             self._rebase(standing.newest, "the replica is ahead of the local files", copy)
             self.listing, self.position = remote, standing.newest
             first, self._remote_page_size = self._page_sizes_of(remote)
             self.needs_snapshot |= standing.needs_snapshot or first != self._remote_page_size
-            self._unmet.unlink(missing_ok=True)
+            self._note_meeting()
             return
         if standing.common is not None and not self._same(standing.common):
             if self._is_damaged(standing.common):
                 self.local.set_aside(standing.common)
                 self._make_contact(position)
                 return
-            if not self._take_over:
-                raise ForkDetected(
-                    f"{self.replica.describe()} has another file for TXID {standing.common} than the local copy "
-                    f"{self.local.path(standing.common)}: it continues another history",
-                    hint="replicate to another place, or take over with fork=take-over (all pages, above that TXID)",
-                )
-            above = max(newest, position)
-            self._rebase(above, "the replica continues another history", None)
-            self.listing, self.position, self.needs_snapshot = remote, above, True
+            path = self.local.path(standing.common)
+            found = f"has another file for TXID {standing.common} than the local copy {path}"
+            self._fork(found, max(newest, position), remote)
             return
         self.listing = remote
         self.needs_snapshot |= standing.needs_snapshot or self._lacks_base_of_page_size(remote)
         self.position = position
-        self._unmet.unlink(missing_ok=True)
+        self._note_meeting()
         if standing.missing:
             self.position = TXID(standing.missing[0] - 1)
             self._send([txid for txid in standing.missing if txid <= position])
             self.position = position
+
+    def _fork(self, found: str, above: TXID, remote: dict[int, list[FileInfo]]) -> None:
+        if not self._take_over:
+            raise ForkDetected(
+                f"{self.replica.describe()} {found}: it continues another history",
+                hint="replicate to another place, or take over with fork=take-over (all pages, above that TXID)",
+            )
+        self._rebase(above, "the replica continues another history", None)
+        self.listing, self.position, self.needs_snapshot = remote, above, True
+        self._note_meeting()
+
+    def _belongs_elsewhere(
+        self, standing: Behind | Standing, local: list[FileInfo], remote: dict[int, list[FileInfo]]
+    ) -> bool:
+        """The local files were uploaded to another replica, and none of them is in this one."""
+        if not self._met.exists() or self._met.read_text() == self.replica.describe():
+            return False
+        if isinstance(standing, Standing) and standing.common is not None:
+            return False  # whose content says more
+        shared = {info.min_txid for info in local} & {info.max_txid for info in remote.get(0, ())}
+        return not shared or not self._same(min(shared))
+
+    def _note_meeting(self) -> None:
+        replace_file(self._met, self.replica.describe().encode())
+        self._unmet.unlink(missing_ok=True)
 
     def _lacks_base_of_page_size(self, remote: dict[int, list[FileInfo]]) -> bool:
         """The page size changed, and a crash came before the snapshot without which nothing after it restores."""
