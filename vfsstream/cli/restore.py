@@ -79,6 +79,8 @@ class Options:
 @argument("words", "DB_PATH|REPLICA_URL", many=True)
 def restore(words: tuple[str, ...], **flags: Any) -> None:
     """Recover a database from its replica."""
+    if flags["parallelism"] is not None and flags["parallelism"] < 1:
+        flags["parallelism"] = None  # Litestream takes any number: here 0 and below mean the default
     options = Options(**flags)
     word = one_argument("restore", words, "database path or replica URL", "-o app.db REPLICA_URL")
     _check_flags(options, word)
