@@ -116,17 +116,28 @@ def _as_s3(source: Path, target: Path, only_snapshot: bool = False) -> None:
 
 
 def show(title: str, found: list[tuple[str, Measured | None, Measured]]) -> None:
-    """Print both sides and their ratios."""
+    """Print both sides and their ratios; grown = resident memory at the end less that before the open, MB."""
     table = Table(title=title)
     table.add_column("workload")
-    for column in ("litestream s", "requests", "MB", "vfsstream s", "requests", "MB", "faster", "fewer requests"):
+    for column in (
+        "litestream s",
+        "requests",
+        "MB",
+        "grown",
+        "vfsstream s",
+        "requests",
+        "MB",
+        "grown",
+        "faster",
+        "fewer requests",
+    ):
         table.add_column(column, justify="right")
     for name, theirs, ours in found:
-        cells = [f"{ours.wall:.3f}", str(ours.requests), f"{ours.megabytes:.1f}"]
+        cells = [f"{ours.wall:.3f}", str(ours.requests), f"{ours.megabytes:.1f}", f"{ours.rss:.0f}"]
         if theirs is None:
-            table.add_row(name, "-", "-", "-", *cells, "-", "-")
+            table.add_row(name, "-", "-", "-", "-", *cells, "-", "-")
         else:
-            peer = [f"{theirs.wall:.3f}", str(theirs.requests), f"{theirs.megabytes:.1f}"]
+            peer = [f"{theirs.wall:.3f}", str(theirs.requests), f"{theirs.megabytes:.1f}", f"{theirs.rss:.0f}"]
             ratios = [f"{theirs.wall / ours.wall:.1f}x", f"{theirs.requests / max(1, ours.requests):.1f}x"]
             table.add_row(name, *peer, *cells, *ratios)
     Console(width=140).print(table)

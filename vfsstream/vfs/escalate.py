@@ -43,7 +43,7 @@ class Link:
 
     def window(self) -> int:
         """Bytes to have under way so that the link is never idle: twice what fits into one round trip."""
-        return int(min(8 << 20, max(1 << 20, 2 * self.latency * self.throughput)))
+        return int(min(8 << 20, max(2 << 20, 2 * self.latency * self.throughput)))
 
 
 class Escalation:

@@ -62,7 +62,7 @@ class Options:
     stale_ok: bool = False
     bulk_max_bytes: int | None = None
     window_budget: int = 16 << 20
-    max_requests: int = 16
+    max_requests: int = 32
     hydration_enabled: bool = False
     hydration_path: str | None = None
 

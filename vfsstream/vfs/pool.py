@@ -16,10 +16,14 @@ class Pool:
 
     Args:
         name: of the threads, after ``vfsstream-``.
+        few: jobs of this priority and beyond run only so many at once: they are large, and what is urgent shall
+            find a thread.
     """
 
-    def __init__(self, limit: int, name: str) -> None:
+    def __init__(self, limit: int, name: str, few: tuple[int, int] | None = None) -> None:
         self.limit, self.name = max(1, limit), name
+        self._patient, self._most = few or (1 << 30, 1)
+        self._running = 0  # jobs of those priorities
         self.closing = threading.Event()
         self._condition = threading.Condition()
         self._jobs: list[tuple[int, int, Callable[[], None]]] = []
@@ -33,8 +37,8 @@ class Pool:
             if self.closing.is_set():
                 return
             heappush(self._jobs, (priority, next(self._order), job))
+            self._condition.notify()
             if self._idle >= len(self._jobs):
-                self._condition.notify()
                 return
             if len(self._threads) >= self.limit:
                 return
@@ -46,14 +50,23 @@ class Pool:
     def _work(self) -> None:
         while True:
             with self._condition:
-                while not self._jobs:
+                while not self._jobs or self._held():
                     if self.closing.is_set():
                         return
                     self._idle += 1
                     self._condition.wait()
                     self._idle -= 1
-                _, _, job = heappop(self._jobs)
+                priority, _, job = heappop(self._jobs)
+                self._running += priority >= self._patient
             job()
+            if priority >= self._patient:
+                with self._condition:
+                    self._running -= 1
+                    self._condition.notify()
+
+    def _held(self) -> bool:
+        """Must the first job wait for others of its kind?"""
+        return self._jobs[0][0] >= self._patient and self._running >= self._most
 
     def close(self, timeout: float = 2.0) -> None:
         """Drop what has not begun; wait at most ``timeout`` seconds, in all, for what has."""

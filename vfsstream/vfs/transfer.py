@@ -20,6 +20,9 @@ __all__ = ["DEMAND", "GUESS", "STREAM", "Transfer"]
 DEMAND, GUESS, STREAM = 0, 1, 2
 """Priorities: what somebody waits for, what will soon be needed, what may be."""
 
+STREAMS = 4
+"""Large reads at once of what may be needed: enough to fill a link, few enough for memory."""
+
 SMALL, LARGE = 128 << 10, 512 << 10
 PAUSE, LONGEST_PAUSE = 0.05, 1.0
 
@@ -39,7 +42,7 @@ class Transfer:
         self._requests = requests
         self._lock = threading.Lock()
         self._active = 0
-        self.pool = Pool(requests, "fetch")
+        self.pool = Pool(requests, "fetch", (STREAM, STREAMS))
 
     def submit(
         self,
@@ -115,7 +118,7 @@ class Transfer:
         """After a fork: new threads and locks."""
         self._lock = threading.Lock()
         self._active = 0
-        self.pool = Pool(self._requests, "fetch")
+        self.pool = Pool(self._requests, "fetch", (STREAM, STREAMS))
 
     def close(self) -> None:
         """End the threads."""
