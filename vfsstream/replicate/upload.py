@@ -157,7 +157,8 @@ class Uploader:
         if not self._take_over:
             raise ForkDetected(
                 f"{self.replica.describe()} {found}: it continues another history",
-                hint="replicate to another place, or take over with fork=take-over (all pages, above that TXID)",
+                hint="replicate to another place; or go on above that history with all pages: `vfsstream reset` "
+                "forgets the local files, fork=take-over does it in Python",
             )
         self._rebase(above, "the replica continues another history", None)
         self.listing, self.position, self.needs_snapshot = remote, above, True
