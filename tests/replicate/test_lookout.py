@@ -199,6 +199,27 @@ def test_a_service_replicates_with_and_without_the_kernels_help(tmp_path: Path, 
         writer.close()
 
 
+def test_an_unexpected_failure_does_not_end_the_scheduler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failures = iter([OSError("no more of it")])
+    wait = Alarm.wait
+
+    def failing(self: Alarm[object], seconds: float) -> list[object] | None:
+        for failure in failures:
+            raise failure
+        return wait(self, seconds)
+
+    monkeypatch.setattr(Alarm, "wait", failing)
+    writer = connect(tmp_path / "a.db")
+    with Service() as service:
+        service.register(tmp_path / "a.db", f"file://{tmp_path}/replica")
+        insert(writer)
+        eventually(lambda: service.positions().get(str(tmp_path / "a.db"), 0) > 0, "it goes on")
+    assert "looking for work failed" in caplog.text
+    writer.close()
+
+
 # --- exchanged files ------------------------------------------------------------------------------------------
 
 

@@ -110,12 +110,19 @@ class Scheduler:
     def _loop(self) -> None:
         try:
             while not self._stop.is_set():
-                for managed in self._lookout.due():
-                    self._submit(managed, "capture")
-                if self._lookout.in_round:
-                    self._round(time.monotonic())
+                try:
+                    self._once()
+                except Exception:
+                    _log.exception("looking for work failed")
+                    self._stop.wait(1.0)  # whatever it is, do not spin on it
         finally:
             self._lookout.close()
+
+    def _once(self) -> None:
+        for managed in self._lookout.due():
+            self._submit(managed, "capture")
+        if self._lookout.in_round:
+            self._round(time.monotonic())
 
     def _round(self, now: float) -> None:
         look_for_stalls = now >= self._next_stall_look
