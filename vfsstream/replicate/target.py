@@ -25,6 +25,7 @@ _VECTOR = 512
 """Pieces of one write; POSIX promises no more than 1024 anywhere that matters."""
 
 _FLUSH = 8 << 20
+_ROW_GAP = 1 << 20
 
 
 def check_target(output: Path, *, force: bool) -> None:
@@ -69,7 +70,7 @@ class Target:
     def __init__(self, output: Path, size: int, partial: Partial | None = None) -> None:
         self.output = output
         self.size = size
-        self._flushed = 0
+        self._flushed = self._end = 0
         self.descriptor = -1 if partial is None else partial.descriptor
         self.path = new_path(output) if partial is None else partial.path
         try:
@@ -119,16 +120,17 @@ class Target:
             if done != size:  # the disk is nearly full, or a signal came
                 self.write(b"".join(some)[done:], offset + done)
             offset += size
-        self._start_writing(offset)
+        self._start_writing(offset - sum(map(len, pages)), offset)
 
-    def _start_writing(self, end: int) -> None:
-        """Send what was written so far on its way to the disk, so that the final sync finds little to do."""
-        if 0 <= end - self._flushed < _FLUSH or not hasattr(os, "posix_fadvise"):
-            return
-        if end > self._flushed:
+    def _start_writing(self, start: int, end: int) -> None:
+        """Send what was written in a row on its way to the disk, so that the final sync finds little to do."""
+        if not 0 <= start - self._end < _ROW_GAP:
+            self._flushed = start
+        self._end = end
+        if end - self._flushed >= _FLUSH and hasattr(os, "posix_fadvise"):
             with contextlib.suppress(OSError):  # a hint
                 os.posix_fadvise(self.descriptor, self._flushed, end - self._flushed, os.POSIX_FADV_DONTNEED)
-        self._flushed = end
+            self._flushed = end
 
     def save(self, note: Note) -> None:
         """Make what was written durable, and note how far it is: a restore after a kill goes on from there."""
