@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -88,6 +89,22 @@ def test_an_unreachable_replica_is_no_damage(tmp_path: Path) -> None:
     assert seen.verdicts == []
     assert seen.verifier.verdict("/data/app.db") is None
     assert "verification not possible" in seen.lines[0]
+
+
+def test_switched_off_it_does_not_even_look(tmp_path: Path) -> None:
+    looked = []
+
+    def subjects() -> dict[str, Subject]:
+        looked.append(1)
+        return {}
+
+    verifier = Verifier(VerifySettings(timedelta(0)), subjects, Log(lambda line: None), look=0.001)
+    verifier.start()
+    time.sleep(0.1)
+    assert looked == []
+    verifier.change(VerifySettings(timedelta(seconds=1)))
+    until(lambda: looked, "a look")
+    verifier.close()
 
 
 def test_a_sample_is_another_one_every_time(golden: Any, tmp_path: Path) -> None:

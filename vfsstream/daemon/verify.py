@@ -192,6 +192,8 @@ class Verifier:
 
     def _loop(self) -> None:
         while not self._stop.wait(self._look):
+            if not self.settings.interval:
+                continue  # looking at a thousand databases for nothing would cost more than idling does
             subjects = self._subjects()
             for gone in self._verdicts.keys() - subjects.keys():
                 self._verdicts.pop(gone)
@@ -204,8 +206,6 @@ class Verifier:
                     self._verify(path, subject)
 
     def _is_due(self, path: str, now: datetime) -> bool:
-        if not self.settings.interval:
-            return False
         last, not_before = self._verdicts.get(path), self._not_before.get(path)
         if not_before is not None and now < not_before <= now + _DAMAGED_RETRY:
             return False
