@@ -12,7 +12,7 @@ from dataclasses import dataclass
 __all__ = ["Escalation", "Link"]
 
 
-OWN_TIME = 0.001
+OWN_TIME = 0.0016
 """Seconds of our own time that a request costs beside its share of the waiting."""
 
 
