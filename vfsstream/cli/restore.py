@@ -50,8 +50,8 @@ class Options:
 
     @property
     def requests(self) -> int | None:
-        """Requests at once; ``None`` for what the kind of replica can use."""
-        return None if self.parallelism is None else max(1, self.parallelism)
+        """Requests at once; ``None`` for what the kind of replica can use, which 0 and below mean too."""
+        return self.parallelism if self.parallelism and self.parallelism > 0 else None
 
 
 @click.command(cls=GoCommand)
@@ -79,8 +79,6 @@ class Options:
 @argument("words", "DB_PATH|REPLICA_URL", many=True)
 def restore(words: tuple[str, ...], **flags: Any) -> None:
     """Recover a database from its replica."""
-    if flags["parallelism"] is not None and flags["parallelism"] < 1:
-        flags["parallelism"] = None  # Litestream takes any number: here 0 and below mean the default
     options = Options(**flags)
     word = one_argument("restore", words, "database path or replica URL", "-o app.db REPLICA_URL")
     _check_flags(options, word)
