@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 import vfsstream
+from tests.conftest import ROOT
 from vfsstream.errors import OptionError
 from vfsstream.vfs.connect import database_uri
-from vfsstream.vfs.options import Options
+from vfsstream.vfs.options import KEYS, Options
 from vfsstream.vfs.times import format_duration, parse_duration, parse_moment, parse_size
 
 URL = {"replica_url": "file:///r"}
@@ -106,3 +108,15 @@ def test_uris_carry_every_option() -> None:
         database_uri("s3://b/p", time=datetime(2026, 1, 1))
     with pytest.raises(OptionError, match="unknown option"):
         vfsstream.configure("some.db", nonsense="1")
+
+
+def test_the_document_names_every_option_and_its_default() -> None:
+    text = (ROOT / "docs" / "reading.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \|\s*`?([^`|]*?)`?\s*\|", text, re.MULTILINE))
+    assert rows.keys() | {"write_enabled", "sync_interval", "buffer_path"} == KEYS.keys()
+    defaults = Options("file:///x")
+    for key, shown in rows.items():
+        default = getattr(defaults, key)
+        if key in ("replica_url", "bulk_max_bytes"):
+            continue
+        assert (KEYS[key](shown, key) if shown else None) == default, key
