@@ -190,7 +190,10 @@ def test_two_histories_are_mixed_in_one_replica(scene: Scene) -> None:
             wait_until(lambda number=number: newest_txid(scene.root / "elsewhere") > number, "it has a history")  # type: ignore[misc]
     with scene.replicating(path=other):
         writer.execute("INSERT INTO somebody VALUES('appended to a history that is not its own')")
-        time.sleep(3)
+        if scene.ours:
+            wait_until(lambda: "another" in scene.log(), "it sees whose replica this is")
+        else:
+            time.sleep(3)
     writer.close()
     if scene.ours:
         assert "another" in scene.log()
