@@ -179,6 +179,20 @@ def reached(service: Service, wanted: Mapping[str, int]) -> bool:
     return all(positions.get(path, 0) >= txid for path, txid in wanted.items())
 
 
+def test_a_new_database_is_looked_at_at_once_and_the_others_are_left_alone(tmp_path: Path) -> None:
+    with opened(tmp_path) as (database, _), opened(tmp_path, "b.db") as (other, writer):
+        lookout: Lookout[str] = Lookout(0.01, 3600.0)
+        settle(lookout, database)
+        looks: list[object] = []
+        database.poll_capture = lambda **how: bool(looks.append(how))  # type: ignore[method-assign]
+        insert(writer)
+        lookout.watch([(database, "a"), (other, "b")])
+        assert lookout.due() == ["b"]
+        assert looks == [], "registering a thousand would cost half a million looks"
+        del database.poll_capture
+        lookout.close()
+
+
 @pytest.mark.parametrize("kernel", [True, False])
 def test_a_service_replicates_with_and_without_the_kernels_help(tmp_path: Path, kernel: bool) -> None:
     paths = [tmp_path / f"{number}.db" for number in range(5)]

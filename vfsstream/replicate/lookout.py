@@ -98,7 +98,7 @@ class Lookout(Generic[T]):
         """
         written = self._alarm.wait(min(self._next_at(), self._round_at) - time.monotonic())
         now = time.monotonic()
-        self._take_wanted()
+        self._take_wanted(now)
         for post in list(self._posts.values()) if written is None else written:
             if self._posts.get(post.database) is post:  # not let go meanwhile
                 self._sign(post, now)
@@ -120,7 +120,7 @@ class Lookout(Generic[T]):
             else self._round_at
         )
 
-    def _take_wanted(self) -> None:
+    def _take_wanted(self, now: float) -> None:
         wanted, self._wanted = self._wanted, None
         if wanted is None:
             return
@@ -131,8 +131,9 @@ class Lookout(Generic[T]):
             self._alarm.disarm(post)
         for database, item in databases.items():
             if database not in self._posts:
-                self._posts[database] = _Post(database, item)
-        self._round_at = 0.0
+                post = self._posts[database] = _Post(database, item)
+                post.next_at = now
+                self._lively.add(post)
 
     def _sign(self, post: _Post[T], now: float) -> None:
         post.attention.told(now)

@@ -36,6 +36,7 @@ class Managed:
         self.busy: dict[_Kind, float] = {}  # what runs, since when by the monotonic clock
         self.enabled = False
         self.next_look = 0.0
+        self.interval = min(_intervals(database, maintenance))
 
 
 class Scheduler:
@@ -84,8 +85,9 @@ class Scheduler:
         """Look at these from now on. The lock is held."""
         assert self._lock.locked()
         self._active = active
-        intervals = [seconds for managed in active for seconds in _intervals(managed)]
-        self._lookout.watch(((managed.database, managed) for managed in active), round_for(intervals))
+        self._lookout.watch(
+            [(managed.database, managed) for managed in active], round_for(managed.interval for managed in active)
+        )
 
     def stop(self, deadline: float) -> None:
         """Look no more; jobs that run go on."""
@@ -198,11 +200,11 @@ class Scheduler:
             self._follow_up(managed, kind)
 
 
-def _intervals(managed: Managed) -> list[float]:
+def _intervals(database: Database, maintenance: Maintenance) -> list[float]:
     """Seconds that must not pass between two looks, lest something runs late by more than half its interval."""
-    timetable = managed.maintenance.settings
+    timetable = maintenance.settings
     halves = (*timetable.levels, timetable.l0_check_interval, timetable.snapshot_interval)
     return [
-        managed.database.settings.monitor_interval.total_seconds(),
+        database.settings.monitor_interval.total_seconds(),
         *(interval.total_seconds() / 2 for interval in halves),
     ]
