@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, MutableSequence, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vfsstream.errors import AccessDenied, AlreadyExists, NotFound, StoreError
 from vfsstream.stores.base import Capabilities, Fetched, ObjectInfo, Source, Store
@@ -24,6 +24,7 @@ from vfsstream.stores.http import Answer
 from vfsstream.stores.metadata import from_store, to_store
 from vfsstream.stores.s3_client import sdk_errors, shared_client
 from vfsstream.stores.s3_errors import error_code, raise_for
+from vfsstream.stores.s3_listing import Page, listing_query, parse_listing
 from vfsstream.stores.s3_settings import S3Settings, resolve
 from vfsstream.stores.upload import upload_parts
 
@@ -127,34 +128,37 @@ class S3Store(Store):
 
     # Listing
 
-    def _list(self, prefix: str, **more: str) -> Iterator[Mapping[str, Any]]:
-        arguments = {"Bucket": self.settings.bucket, "Prefix": self._full(prefix), **more}
+    def _pages(self, prefix: str, start_after: str | None = None, delimiter: str | None = None) -> Iterator[Page]:
+        full, token = self._full(prefix), None
         while True:
-            with sdk_errors("list", self.settings.bucket, self._full(prefix)):
-                page = self._client.sdk.list_objects_v2(**arguments)
+            answer = self._client.list(
+                listing_query(full, start_after=start_after, delimiter=delimiter, token=token), full
+            )
+            if answer.status != 200:
+                code, message = error_code(answer.body)
+                place = f"s3://{self.settings.bucket}"
+                raise_for(answer.status, code, message, action="list", place=place, key=full)
+            page = parse_listing(answer.body)
             yield page
-            token = page.get("NextContinuationToken")
-            if not page.get("IsTruncated") or not token:
+            token = page.token
+            if token is None:
                 return
-            arguments["ContinuationToken"] = token
 
     def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
-        more = {} if start_after is None else {"StartAfter": self._full(start_after)}
-        if not prefix:
-            more["Delimiter"] = "/"
+        after = None if start_after is None else self._full(start_after)
         root = len(self._full(""))
-        for page in self._list(prefix, **more):
-            for item in page.get("Contents", ()):
-                key = item["Key"][root:]
+        for page in self._pages(prefix, after, None if prefix else "/"):
+            for item in page.objects:
+                key = item.key[root:]
                 if "/" in key[len(prefix) :] or key == prefix or (start_after is not None and key <= start_after):
                     continue
-                yield ObjectInfo(key, item["Size"], _aware(item.get("LastModified")), {}, item.get("ETag"))
+                yield ObjectInfo(key, item.size, item.modified, {}, item.etag)
 
     def list_prefixes(self, prefix: str) -> Iterator[str]:
         root = len(self._full(prefix))
-        for page in self._list(prefix, Delimiter="/"):
-            for item in page.get("CommonPrefixes", ()):
-                yield item["Prefix"][root:].rstrip("/")
+        for page in self._pages(prefix, delimiter="/"):
+            for found in page.prefixes:
+                yield found[root:].rstrip("/")
 
     # Writing
 
@@ -273,10 +277,6 @@ def _http_date(text: str | None) -> datetime | None:
         return parsedate_to_datetime(text).astimezone(UTC) if text else None
     except ValueError:
         return None
-
-
-def _aware(time: datetime | None) -> datetime | None:
-    return time.astimezone(UTC) if time else None
 
 
 def _customer_key_headers(settings: S3Settings) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """The connection to one S3 service: the SDK's credentials, endpoint rules and signatures over our pooled HTTP.
 
-Small frequent requests (reads, single puts, stats) are signed with botocore's signer and sent at once, which costs
-a fifth of the SDK's own path. Everything else is the SDK's, its bytes sent through the same pool, so that every
-wait keeps the deadline of its operation.
+Small frequent requests (reads, single puts, stats, listings) are signed with botocore's signer and sent at once,
+which costs a fifth of the SDK's own path. Everything else is the SDK's, its bytes sent through the same pool, so that
+every wait keeps the deadline of its operation.
 """
 
 from __future__ import annotations
@@ -87,8 +87,20 @@ class S3Client:
 
     def send(self, method: str, key: str, headers: Mapping[str, str], body: bytes | None = None) -> Answer:
         """Send one signed request for an object and read the answer, whatever its status."""
-        url, signed = self._once.get().sign(method, key, headers, body)
+        signer = self._once.get()
+        url, signed = signer.sign(method, signer.object_url(key), key, headers, body)
         return self._exchange(method, url, signed, body)
+
+    def list(self, query: str, prefix: str) -> Answer:
+        """One page of a listing of the bucket, whatever its status.
+
+        Args:
+            query: percent-encoded.
+            prefix: for messages.
+        """
+        signer = self._once.get()
+        url, signed = signer.sign("GET", f"{signer.bucket_url}?{query}", prefix, {}, None)
+        return self._exchange("GET", url, signed, None)
 
     def _exchange(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
         if self._tell is None:
@@ -104,7 +116,8 @@ class S3Client:
     @contextmanager
     def open(self, key: str, headers: Mapping[str, str]) -> Iterator[tuple[BaseHTTPResponse, str]]:
         """An object's answer with its body unread, and the URL for messages."""
-        url, signed = self._once.get().sign("GET", key, headers, None)
+        signer = self._once.get()
+        url, signed = signer.sign("GET", signer.object_url(key), key, headers, None)
         with self.pool.open("GET", url, headers=signed) as response:
             if self._tell is not None:
                 self._tell("GET", url, signed, None, response.status, dict(response.headers), b"", "")
@@ -200,10 +213,18 @@ class _Signer:
         base = f"{parts.scheme}://{parts.netloc}{parts.path.removesuffix(_PROBE_KEY)}"
         return base, credential[2] if len(credential) == 5 else region
 
+    def object_url(self, key: str) -> str:
+        return self._base + quote(key, safe="/~")
+
+    @property
+    def bucket_url(self) -> str:
+        """Without the slash at its end where the path names the bucket."""
+        return self._base if urlsplit(self._base).path == "/" else self._base.rstrip("/")
+
     def sign(
-        self, method: str, key: str, headers: Mapping[str, str], body: bytes | None
+        self, method: str, url: str, key: str, headers: Mapping[str, str], body: bytes | None
     ) -> tuple[str, Mapping[str, str]]:
-        url = self._base + quote(key, safe="/~")
+        """The URL and the headers to send; the key is for messages."""
         with sdk_errors("sign a request for", self._settings.bucket, key):
             request = self._request(method=method, url=url, headers=dict(headers))
             for name, value in self._settings.provider.headers:
