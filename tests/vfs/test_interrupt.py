@@ -146,8 +146,9 @@ def test_a_server_that_is_gone(primary: Recorder, server: Server, driver: str) -
 
 
 SIGNALLED = """
-import sys, threading, time
+import signal, sys, time
 import vfsstream, vfsstream.sqlite3
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started without it
 from vfsstream.stores.file import FileStore
 module = vfsstream if sys.argv[2] == "apsw" else vfsstream.sqlite3
 options = dict(poll_interval="1h", cache_size="0", window_budget="0", prefetch=sys.argv[3], deadline="60s")
