@@ -262,7 +262,7 @@ def _follow(options: Options, found: Found, output: str) -> None:
 
 
 def _print_plan(options: Options, found: Found, word: str, output: str) -> None:
-    from vfsstream.replicate.restore import find_plan
+    from vfsstream.replicate.planning import find_plan
 
     plan = find_plan(found.replica, txid=options.txid, timestamp=options.timestamp, allow_gap=options.allow_gap)
     low, high = min(file.min_txid for file in plan), plan[-1].max_txid

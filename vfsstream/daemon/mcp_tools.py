@@ -82,7 +82,7 @@ class Tools:
 
     def plan_restore(self, source: str, txid: str = "", timestamp: str = "") -> dict[str, Any]:
         """The files that a restore to a TXID or a time would read; the newest state when neither is given."""
-        from vfsstream.replicate.restore import find_plan
+        from vfsstream.replicate.planning import find_plan
 
         with _plain_errors(), self._open(source) as replica:
             plan = find_plan(replica, **_target(txid, timestamp))

@@ -25,7 +25,8 @@ from vfsstream.replica.replica import Replica
 from vfsstream.replicate.assemble import RestoreProgress
 from vfsstream.replicate.follow import read_txid_file, write_txid_file
 from vfsstream.replicate.integrity import IntegrityCheck, check_integrity
-from vfsstream.replicate.restore import find_plan, restore
+from vfsstream.replicate.planning import find_plan
+from vfsstream.replicate.restore import restore
 from vfsstream.replicate.target import Target, check_target
 
 __all__ = ["DeltaResult", "restore_delta"]
