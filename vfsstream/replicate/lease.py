@@ -56,7 +56,7 @@ class Lease:
 
     Args:
         store: the replica's store.
-        memory: a local file that remembers our own acquisition over a crash.
+        memory: a local file that remembers our own acquisitions over a crash, one a line.
         owner: the name shown to others.
         ttl: how long it outlives its last use.
     """
@@ -72,9 +72,9 @@ class Lease:
         self._store, self._memory, self._ttl, self._now = store, memory, ttl, now
         self._owner = owner or f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._held: LeaseRecord | None = None
-        self._known: LeaseRecord | None = None
+        self._known: tuple[LeaseRecord, ...] = ()
         if memory.exists():
-            self._known = LeaseRecord.parse(memory.read_bytes())
+            self._known = tuple(LeaseRecord.parse(line) for line in memory.read_bytes().splitlines())
 
     def ensure(self) -> None:
         """Hold the lease for at least half its time.
@@ -103,7 +103,12 @@ class Lease:
         self._take(current, now)
 
     def _ours(self, current: LeaseRecord) -> bool:
-        return current.same_holder(self._held) or current.same_holder(self._known)
+        return any(current.same_holder(record) for record in (self._held, *self._known))
+
+    def _remember(self, *records: LeaseRecord) -> None:
+        """Acquisitions of ours that the object may name when we are killed now."""
+        self._known = records
+        replace_file(self._memory, b"\n".join(record.pack() for record in records))
 
     def _take(self, current: LeaseRecord | None, now: datetime) -> None:
         if current is not None and current.same_holder(self._held):
@@ -111,6 +116,10 @@ class Lease:
             self._store.put(_KEY, fresh.pack())
         else:
             fresh = LeaseRecord((current.generation if current else 0) + 1, now + self._ttl, self._owner)
+            if current is not None and self._ours(current):
+                self._remember(current, fresh)
+            else:
+                self._remember(fresh)
             if current is not None:
                 self._store.delete([_KEY])
             with contextlib.suppress(AlreadyExists):  # somebody was faster; who, is read below
@@ -121,8 +130,8 @@ class Lease:
             raise LeaseHeld(
                 f"{self._store.describe()} is being written by {seen.owner or 'an unnamed replicator'}"
             )
-        self._held = self._known = fresh
-        replace_file(self._memory, fresh.pack())
+        self._held = fresh
+        self._remember(fresh)
 
     def release(self) -> None:
         """Give the lease back if we still have it."""
