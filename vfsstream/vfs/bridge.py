@@ -17,61 +17,39 @@ from typing import Any
 
 import apsw
 
-from vfsstream.errors import CorruptError, Interrupted, MissingExtra, VfsstreamError
+from vfsstream.errors import MissingExtra, VfsstreamError
+from vfsstream.vfs.abi import METHODS, OPEN, Int, Long, Pointer, Text, VfsStructure
+from vfsstream.vfs.callbacks import (
+    COMMON,
+    ERROR,
+    INTERRUPT,
+    IOERR,
+    IOERR_LOCK,
+    IOERR_UNLOCK,
+    NOTFOUND,
+    OK,
+    result_code,
+)
 from vfsstream.vfs.file import ReplicaFile
 from vfsstream.vfs.vfs import NAME, is_replica_companion, open_file, resolve
 
 __all__ = ["file_by_id", "forget_error", "register", "thread_error"]
 
-Pointer, Int, Long, Text = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_char_p
-OK, ERROR, NOTFOUND, IOERR, READONLY, CANTOPEN = 0, 1, 12, 10, 8, 14
-INTERRUPT, CORRUPT, SHORT_READ = 9, 11, 522
+CANTOPEN = 14
 FCNTL_PDB = 30
-
-_METHODS: dict[str, tuple[Any, ...]] = {
-    "xClose": (Pointer,),
-    "xRead": (Pointer, Pointer, Int, Long),
-    "xWrite": (Pointer, Pointer, Int, Long),
-    "xTruncate": (Pointer, Long),
-    "xSync": (Pointer, Int),
-    "xFileSize": (Pointer, ctypes.POINTER(Long)),
-    "xLock": (Pointer, Int),
-    "xUnlock": (Pointer, Int),
-    "xCheckReservedLock": (Pointer, ctypes.POINTER(Int)),
-    "xFileControl": (Pointer, Int, Pointer),
-    "xSectorSize": (Pointer,),
-    "xDeviceCharacteristics": (Pointer,),
-}
 
 
 class _IoMethods(ctypes.Structure):
-    _fields_ = (("iVersion", Int), *((name, ctypes.CFUNCTYPE(Int, *types)) for name, types in _METHODS.items()))
+    _fields_ = (("iVersion", Int), *((name, ctypes.CFUNCTYPE(Int, *types)) for name, types in METHODS.items()))
 
 
 class _File(ctypes.Structure):
     _fields_ = (("pMethods", ctypes.POINTER(_IoMethods)), ("id", Long))
 
 
-_OPEN = ctypes.CFUNCTYPE(Int, Pointer, Pointer, Pointer, Int, ctypes.POINTER(Int))
 _DELETE = ctypes.CFUNCTYPE(Int, Pointer, Pointer, Int)
 _ACCESS = ctypes.CFUNCTYPE(Int, Pointer, Pointer, Int, ctypes.POINTER(Int))
 _FULL = ctypes.CFUNCTYPE(Int, Pointer, Pointer, Int, Pointer)
-
-
-class _Vfs(ctypes.Structure):
-    _fields_ = (
-        ("iVersion", Int),
-        ("szOsFile", Int),
-        ("mxPathname", Int),
-        ("pNext", Pointer),
-        ("zName", Text),
-        ("pAppData", Pointer),
-        ("xOpen", Pointer),
-        ("xDelete", Pointer),
-        ("xAccess", Pointer),
-        ("xFullPathname", Pointer),
-        ("rest", Pointer * 14),
-    )
 
 
 _files: dict[int, ReplicaFile] = {}
@@ -100,16 +78,6 @@ def file_by_id(number: int) -> ReplicaFile | None:
     return _by_id.get(number)
 
 
-def _code_of(error: BaseException, otherwise: int) -> int:
-    if isinstance(error, apsw.ReadOnlyError):
-        return READONLY
-    if isinstance(error, Interrupted | KeyboardInterrupt):
-        return INTERRUPT
-    if isinstance(error, CorruptError):
-        return CORRUPT
-    return otherwise
-
-
 def _guarded(function: Callable[..., int], otherwise: int) -> Callable[..., int]:
     """No exception may cross into C: it becomes a result code and is kept for ``last_error``."""
 
@@ -118,7 +86,7 @@ def _guarded(function: Callable[..., int], otherwise: int) -> Callable[..., int]
             return function(*arguments)
         except BaseException as error:
             _thread.error = error.__cause__ if isinstance(error.__cause__, VfsstreamError) else error
-            return _code_of(error, otherwise)
+            return result_code(error, otherwise)
 
     return call
 
@@ -135,21 +103,6 @@ def _close(pointer: int) -> int:
     return OK
 
 
-def _read(pointer: int, buffer: int, amount: int, offset: int) -> int:
-    data = _file(pointer).xRead(amount, offset)
-    got = len(data)
-    ctypes.memmove(buffer, data if isinstance(data, bytes) else bytes(data), got)
-    if got < amount:
-        ctypes.memset(buffer + got, 0, amount - got)
-        return SHORT_READ
-    return OK
-
-
-def _file_size(pointer: int, answer: Any) -> int:
-    answer[0] = _file(pointer).xFileSize()
-    return OK
-
-
 def _lock(pointer: int, level: int) -> int:
     _file(pointer).xLock(level)
     return OK
@@ -157,11 +110,6 @@ def _lock(pointer: int, level: int) -> int:
 
 def _unlock(pointer: int, level: int) -> int:
     _file(pointer).xUnlock(level)
-    return OK
-
-
-def _check_reserved(pointer: int, answer: Any) -> int:
-    answer[0] = 0
     return OK
 
 
@@ -227,7 +175,7 @@ def _open(vfs: int, name: int | None, pointer: int, flags: int, out_flags: Any) 
                 out_flags[0] = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_MAIN_DB
             return OK
     base = _state["base"]
-    opened: int = _OPEN(base.xOpen)(ctypes.addressof(base), name, pointer, flags, out_flags)
+    opened: int = OPEN(base.xOpen)(ctypes.addressof(base), name, pointer, flags, out_flags)
     return opened
 
 
@@ -268,19 +216,16 @@ def _full_path(vfs: int, name: int, size: int, out: int) -> int:
     return OK
 
 
+def _of_file(function: Callable[..., int]) -> Callable[..., int]:
+    return lambda pointer, *arguments: function(_file(pointer), *arguments)
+
+
 _FILE_CALLBACKS: dict[str, tuple[Callable[..., int], int]] = {
+    **{name: (_of_file(function), code) for name, (function, code) in COMMON.items()},
     "xClose": (_close, IOERR),
-    "xRead": (_read, IOERR | 1 << 8),
-    "xWrite": (lambda *_: READONLY, IOERR),
-    "xTruncate": (lambda *_: READONLY, IOERR),
-    "xSync": (lambda *_: OK, IOERR),
-    "xFileSize": (_file_size, IOERR | 7 << 8),
-    "xLock": (_lock, IOERR | 15 << 8),
-    "xUnlock": (_unlock, IOERR | 8 << 8),
-    "xCheckReservedLock": (_check_reserved, IOERR),
+    "xLock": (_lock, IOERR_LOCK),
+    "xUnlock": (_unlock, IOERR_UNLOCK),
     "xFileControl": (_file_control, ERROR),
-    "xSectorSize": (lambda pointer: _file(pointer).xSectorSize(), OK),
-    "xDeviceCharacteristics": (lambda pointer: _file(pointer).xDeviceCharacteristics(), OK),
 }
 
 
@@ -315,9 +260,9 @@ def register() -> None:
     if _state:
         return
     library = _library()
-    library.sqlite3_vfs_find.restype = ctypes.POINTER(_Vfs)
+    library.sqlite3_vfs_find.restype = ctypes.POINTER(VfsStructure)
     library.sqlite3_vfs_find.argtypes = (Text,)
-    library.sqlite3_vfs_register.argtypes = (ctypes.POINTER(_Vfs), Int)
+    library.sqlite3_vfs_register.argtypes = (ctypes.POINTER(VfsStructure), Int)
     library.sqlite3_uri_parameter.restype = Text
     library.sqlite3_uri_parameter.argtypes = (Pointer, Text)
     library.sqlite3_mprintf.restype = Pointer
@@ -326,17 +271,17 @@ def register() -> None:
         raise MissingExtra("shared-sqlite", "a SQLite without a default VFS, and vfs=litestream in it")
     base = found.contents
     callbacks = {
-        name: ctypes.CFUNCTYPE(Int, *_METHODS[name])(_guarded(function, code))
+        name: ctypes.CFUNCTYPE(Int, *METHODS[name])(_guarded(function, code))
         for name, (function, code) in _FILE_CALLBACKS.items()
     }
-    methods = _IoMethods(1, *(callbacks[name] for name in _METHODS))
+    methods = _IoMethods(1, *(callbacks[name] for name in METHODS))
     functions = (
-        _OPEN(_guarded(_open, CANTOPEN)),
+        OPEN(_guarded(_open, CANTOPEN)),
         _DELETE(_guarded(_delete, IOERR)),
         _ACCESS(_guarded(_access, IOERR)),
         _FULL(_guarded(_full_path, CANTOPEN)),
     )
-    ours = _Vfs.from_buffer_copy(base)
+    ours = VfsStructure.from_buffer_copy(base)
     ours.szOsFile = max(base.szOsFile, ctypes.sizeof(_File))
     ours.pNext = None
     ours.zName = NAME.encode()

@@ -5,7 +5,6 @@ copy. Its table of methods is ours in two editions, exchanged at the start of ea
 the transaction's view, reading and measuring are the platform's own functions; otherwise they lead to
 :class:`~vfsstream.vfs.file.ReplicaFile` as ever. Who updates the copy waits for transactions of the first kind.
 
-SQLite documents the structures at https://sqlite.org/c3ref/io_methods.html and https://sqlite.org/c3ref/vfs.html.
 Callbacks are never freed: SQLite may call them until the process ends.
 """
 
@@ -18,36 +17,19 @@ from typing import Any
 
 import apsw
 
-from vfsstream.errors import CorruptError, Interrupted
+from vfsstream.vfs.abi import METHODS, OPEN, Int, Pointer
+from vfsstream.vfs.callbacks import COMMON, ERROR, IOERR, IOERR_LOCK, NOTFOUND, OK, result_code
 from vfsstream.vfs.file import ReplicaFile
 from vfsstream.vfs.hydrate import Hydrator
 from vfsstream.vfs.room import platform
 
 __all__ = ["hydrator_of", "is_native", "take_over"]
 
-Pointer, Int, Long = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
-OK, ERROR, IOERR, READONLY, INTERRUPT, CORRUPT, NOTFOUND, SHORT_READ = 0, 1, 10, 8, 9, 11, 12, 522
 SHARED = apsw.SQLITE_LOCK_SHARED
-
-_SIGNATURES: dict[str, tuple[Any, ...]] = {
-    "xClose": (Pointer,),
-    "xRead": (Pointer, Pointer, Int, Long),
-    "xWrite": (Pointer, Pointer, Int, Long),
-    "xTruncate": (Pointer, Long),
-    "xSync": (Pointer, Int),
-    "xFileSize": (Pointer, ctypes.POINTER(Long)),
-    "xLock": (Pointer, Int),
-    "xUnlock": (Pointer, Int),
-    "xCheckReservedLock": (Pointer, ctypes.POINTER(Int)),
-    "xFileControl": (Pointer, Int, Pointer),
-    "xSectorSize": (Pointer,),
-    "xDeviceCharacteristics": (Pointer,),
-}
-_OPEN = ctypes.CFUNCTYPE(Int, Pointer, Pointer, Pointer, Int, ctypes.POINTER(Int))
 
 
 class _Methods(ctypes.Structure):
-    _fields_ = (("iVersion", Int), *((name, Pointer) for name in _SIGNATURES))
+    _fields_ = (("iVersion", Int), *((name, Pointer) for name in METHODS))
 
 
 class _Open:
@@ -111,17 +93,7 @@ def _guarded(function: Callable[..., int], otherwise: int) -> Callable[..., int]
 def _failed(entry: _Open, error: BaseException, otherwise: int) -> int:
     """The result code of a failure; :attr:`ReplicaFile.last_error` keeps the cause."""
     entry.file.last_error = error.__cause__ or entry.file.last_error or error
-    return _code(error, otherwise)
-
-
-def _code(error: BaseException, otherwise: int) -> int:
-    if isinstance(error, apsw.ReadOnlyError):
-        return READONLY
-    if isinstance(error, Interrupted | KeyboardInterrupt | apsw.InterruptError):
-        return INTERRUPT
-    if isinstance(error, CorruptError | apsw.CorruptError):
-        return CORRUPT
-    return otherwise
+    return result_code(error, otherwise)
 
 
 def _close(entry: _Open, pointer: int) -> int:
@@ -133,26 +105,12 @@ def _close(entry: _Open, pointer: int) -> int:
     return result
 
 
-def _read(entry: _Open, pointer: int, buffer: int, amount: int, offset: int) -> int:
-    data = entry.file.xRead(amount, offset)
-    ctypes.memmove(buffer, data if isinstance(data, bytes) else bytes(data), len(data))
-    if len(data) < amount:
-        ctypes.memset(buffer + len(data), 0, amount - len(data))
-        return SHORT_READ
-    return OK
-
-
-def _file_size(entry: _Open, pointer: int, answer: Any) -> int:
-    answer[0] = entry.file.xFileSize()
-    return OK
-
-
 def _lock(pointer: int, level: int) -> int:
     entry = _open_files[pointer]
     try:
         entry.file.xLock(level)
     except BaseException as error:
-        return _failed(entry, error, IOERR | 15 << 8)
+        return _failed(entry, error, IOERR_LOCK)
     if not entry.active:
         entry.choose()
     return OK
@@ -166,26 +124,18 @@ def _unlock(pointer: int, level: int) -> int:
     return OK
 
 
-def _check_reserved(entry: _Open, pointer: int, answer: Any) -> int:
-    answer[0] = 0
-    return OK
-
-
 def _file_control(entry: _Open, pointer: int, op: int, argument: int) -> int:
     return OK if entry.file.xFileControl(op, argument) else NOTFOUND
 
 
+def _of_file(function: Callable[..., int]) -> Callable[..., int]:
+    return lambda entry, pointer, *arguments: function(entry.file, *arguments)
+
+
 _CALLBACKS: dict[str, tuple[Callable[..., int], int]] = {
+    **{name: (_of_file(function), code) for name, (function, code) in COMMON.items()},
     "xClose": (_close, IOERR),
-    "xRead": (_read, IOERR | 1 << 8),
-    "xWrite": (lambda *_: READONLY, IOERR),
-    "xTruncate": (lambda *_: READONLY, IOERR),
-    "xSync": (lambda *_: OK, IOERR),
-    "xFileSize": (_file_size, IOERR | 7 << 8),
-    "xCheckReservedLock": (_check_reserved, IOERR),
     "xFileControl": (_file_control, ERROR),
-    "xSectorSize": (lambda entry, _: entry.file.xSectorSize(), OK),
-    "xDeviceCharacteristics": (lambda entry, _: entry.file.xDeviceCharacteristics(), OK),
 }
 
 
@@ -194,7 +144,7 @@ def _methods(**native: int) -> _Methods:
     if not _callbacks:
         functions = {name: _guarded(function, code) for name, (function, code) in _CALLBACKS.items()}
         for name, function in (*functions.items(), ("xLock", _lock), ("xUnlock", _unlock)):
-            _callbacks[name] = ctypes.CFUNCTYPE(Int, *_SIGNATURES[name])(function)
+            _callbacks[name] = ctypes.CFUNCTYPE(Int, *METHODS[name])(function)
     addresses = {name: ctypes.cast(function, Pointer).value for name, function in _callbacks.items()}
     return _Methods(iVersion=1, **{**addresses, **native})
 
@@ -227,7 +177,7 @@ def _open_copy(path: str) -> tuple[Any, Any] | None:
     made = ctypes.create_string_buffer(theirs.szOsFile)
     name = ctypes.create_string_buffer(os.fsencode(path) + b"\0\0\0")
     wanted = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_MAIN_DB
-    result = _OPEN(theirs.xOpen)(
+    result = OPEN(theirs.xOpen)(
         ctypes.addressof(theirs), ctypes.addressof(name), ctypes.addressof(made), wanted, ctypes.byref(Int())
     )
     return (made, name) if result == OK else None

@@ -1,7 +1,4 @@
-"""Room for a file of the platform's VFS in what SQLite sets aside for one of ours; see :mod:`vfsstream.vfs.native`.
-
-SQLite documents the structure at https://sqlite.org/c3ref/vfs.html.
-"""
+"""Room for a file of the platform's VFS in what SQLite sets aside for one of ours; see :mod:`vfsstream.vfs.native`."""
 
 from __future__ import annotations
 
@@ -10,24 +7,9 @@ import os
 
 import apsw
 
-__all__ = ["VfsStructure", "make_room", "platform"]
+from vfsstream.vfs.abi import Pointer, VfsStructure
 
-Pointer, Int = ctypes.c_void_p, ctypes.c_int
-
-
-class VfsStructure(ctypes.Structure):
-    """The beginning of a ``sqlite3_vfs``."""
-
-    _fields_ = (
-        ("iVersion", Int),
-        ("szOsFile", Int),
-        ("mxPathname", Int),
-        ("pNext", Pointer),
-        ("zName", Pointer),
-        ("pAppData", Pointer),
-        ("xOpen", Pointer),
-    )
-
+__all__ = ["make_room", "platform"]
 
 _platform: VfsStructure | None = None
 
@@ -52,9 +34,9 @@ def make_room(name: str) -> None:
     finally:
         connection.close()
     first = vfs = VfsStructure.from_address(found.value) if found.value else None
-    while vfs is not None and ctypes.string_at(vfs.zName or 0) != name.encode():
+    while vfs is not None and vfs.zName != name.encode():
         vfs = VfsStructure.from_address(vfs.pNext) if vfs.pNext else None
-    if first is None or vfs is None or ctypes.string_at(first.zName or 0) != b"unix":
+    if first is None or vfs is None or first.zName != b"unix":
         return
     vfs.szOsFile = max(vfs.szOsFile, first.szOsFile)
     _platform = first
