@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from vfsstream.errors import StoreError
 from vfsstream.stores.base import Fetched
 
-__all__ = ["Span", "check_span", "content_range", "range_header", "skipped", "taken"]
+__all__ = ["Span", "content_range", "part_of", "range_header", "skipped", "taken", "whole_size", "without_first"]
 
+_WHOLE_SIZE = re.compile(r"/(\d+)\s*\Z")
 _CONTENT_RANGE = re.compile(r"\s*bytes\s+(\d+)-(\d+)/(\d+|\*)\s*\Z", re.IGNORECASE)
 
 
@@ -47,12 +48,24 @@ def content_range(headers: Mapping[str, str]) -> Span | None:
     return Span(int(match[1]), int(match[2]), None if match[3] == "*" else int(match[3]))
 
 
-def check_span(span: Span, offset: int, size: int | None, what: str) -> None:
-    """Refuse a partial answer that is another part than the one asked for, or less of it.
+def whole_size(headers: Mapping[str, str]) -> int | None:
+    """The size of the object that ``content-range`` states, also where it states no part (status 416)."""
+    match = _WHOLE_SIZE.search(headers.get("content-range", ""))
+    return int(match[1]) if match else None
+
+
+def part_of(status: int, headers: Mapping[str, str], offset: int, size: int | None, what: str) -> Span | None:
+    """The part that an answer of 200 or 206 holds; ``None`` when the server ignored the range: it is the whole object.
 
     Raises:
-        StoreError: retryable; ``what`` names the object.
+        StoreError: another part than the one asked for came, less of it, or an unknown one; retryable, ``what`` names
+            the object.
     """
+    span = content_range(headers)
+    if span is None:
+        if status == 206:
+            raise StoreError(f"{what}: a partial answer that does not say which part it is", retryable=True)
+        return None
     first = offset
     if offset < 0:
         first = span.first if span.total is None else max(0, span.total + offset)
@@ -62,23 +75,21 @@ def check_span(span: Span, offset: int, size: int | None, what: str) -> None:
     if span.first != first or (last is not None and span.last != last):
         wanted = f"{first}-{'' if last is None else last}"
         raise StoreError(f"{what}: asked for bytes {wanted}, the server sent {span}", retryable=True)
+    return span
 
 
 def taken(
     status: int, headers: Mapping[str, str], body: bytes, offset: int, size: int | None, what: str
 ) -> Fetched:
-    """The bytes asked for out of an answer of 200 or 206. A server that ignored the range sent the whole object.
+    """The bytes asked for out of an answer of 200 or 206.
 
     Raises:
-        StoreError: another part than the one asked for came, or an unknown one; retryable.
+        StoreError: as :func:`part_of`.
     """
-    span = content_range(headers)
+    span = part_of(status, headers, offset, size, what)
     if span is None:
-        if status == 206:
-            raise StoreError(f"{what}: a partial answer that does not say which part it is", retryable=True)
         start = max(0, len(body) + offset) if offset < 0 else offset
         return Fetched(body[start : None if size is None else start + size], len(body))
-    check_span(span, offset, size, what)
     if len(body) != span.last - span.first + 1:
         raise StoreError(f"{what}: {len(body)} bytes came as {span}", retryable=True)
     return Fetched(body if size is None else body[:size], span.total)
@@ -88,12 +99,15 @@ def skipped(status: int, headers: Mapping[str, str], offset: int, what: str) -> 
     """How many bytes of the body of an answer to ``bytes=offset-`` come before those asked for.
 
     Raises:
-        StoreError: another part than the one asked for came, or an unknown one; retryable.
+        StoreError: as :func:`part_of`.
     """
-    span = content_range(headers)
-    if span is not None:
-        check_span(span, offset, None, what)
-        return 0
-    if status == 206:
-        raise StoreError(f"{what}: a partial answer that does not say which part it is", retryable=True)
-    return offset
+    return offset if part_of(status, headers, offset, None, what) is None else 0
+
+
+def without_first(chunks: Iterable[bytes], skip: int) -> Iterator[bytes]:
+    """The chunks without their first ``skip`` bytes."""
+    for chunk in chunks:
+        rest = chunk[skip:] if skip else chunk
+        skip -= len(chunk) - len(rest)
+        if rest:
+            yield rest

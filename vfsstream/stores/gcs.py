@@ -17,10 +17,10 @@ from urllib.parse import quote
 
 from vfsstream.errors import AccessDenied, AlreadyExists, NotFound, StoreError, UrlError
 from vfsstream.stores.base import Capabilities, Fetched, ObjectInfo, Source, Store
-from vfsstream.stores.byterange import range_header, skipped, taken
+from vfsstream.stores.byterange import range_header, skipped, taken, whole_size, without_first
 from vfsstream.stores.deadline import time_left
 from vfsstream.stores.extras import require
-from vfsstream.stores.http import HttpPool, is_retryable_status
+from vfsstream.stores.http import HttpPool, is_retryable_status, lowered
 from vfsstream.stores.metadata import from_store, to_store
 from vfsstream.stores.once import Once
 from vfsstream.stores.upload import Part, upload_parts
@@ -122,8 +122,7 @@ class GcsStore(Store):
         if answer.status in (200, 206):
             return taken(answer.status, answer.headers, answer.body, offset, size, f"{self.describe()}/{key}")
         if answer.status == 416:
-            total = re.search(r"/(\d+)\s*$", answer.headers.get("content-range", ""))
-            return Fetched(b"", int(total[1]) if total else None)
+            return Fetched(b"", whole_size(answer.headers))
         self._fail(answer.status, answer.body.decode("utf-8", "replace"), "read", key)
 
     def stream(self, key: str, offset: int = 0) -> Iterator[bytes]:
@@ -140,14 +139,9 @@ class GcsStore(Store):
             if response.status not in (200, 206):
                 body = b"".join(self._pool.stream(response, url)).decode("utf-8", "replace")
                 self._fail(response.status, body, "read", key)
-            stated = {name.lower(): value for name, value in response.headers.items()}
-            skip = skipped(response.status, stated, offset, f"{self.describe()}/{key}")
+            skip = skipped(response.status, lowered(response.headers), offset, f"{self.describe()}/{key}")
             yield b""
-            for chunk in self._pool.stream(response, url):
-                rest = chunk[skip:]
-                skip -= len(chunk) - len(rest)
-                if rest:
-                    yield rest
+            yield from without_first(self._pool.stream(response, url), skip)
 
     def head(self, key: str) -> ObjectInfo:
         blob = self._blob(key)

@@ -21,7 +21,15 @@ if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse, PoolManager
     from urllib3.connectionpool import HTTPConnectionPool
 
-__all__ = ["CONNECT_TIMEOUT", "READ_TIMEOUT", "Answer", "HttpPool", "is_retryable_status", "transport_error"]
+__all__ = [
+    "CONNECT_TIMEOUT",
+    "READ_TIMEOUT",
+    "Answer",
+    "HttpPool",
+    "is_retryable_status",
+    "lowered",
+    "transport_error",
+]
 
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 30.0
@@ -37,6 +45,11 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+def lowered(headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers by their names in lower case."""
+    return {name.lower(): value for name, value in headers.items()}
 
 
 def is_retryable_status(status: int) -> bool:
@@ -77,7 +90,7 @@ class HttpPool:
         with self.open(method, url, headers=headers, body=body, read_timeout=read_timeout) as response:
             with transport_error(url):
                 data = response.read(decode_content=False)
-            return Answer(response.status, {k.lower(): v for k, v in response.headers.items()}, data)
+            return Answer(response.status, lowered(response.headers), data)
 
     @contextlib.contextmanager
     def open(

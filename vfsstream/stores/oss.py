@@ -18,9 +18,9 @@ from xml.sax.saxutils import escape
 
 from vfsstream.errors import AccessDenied, AlreadyExists, NotFound, StoreError, UrlError, VfsstreamError
 from vfsstream.stores.base import Capabilities, Fetched, ObjectInfo, Source, Store
-from vfsstream.stores.byterange import range_header, skipped, taken
+from vfsstream.stores.byterange import range_header, skipped, taken, without_first
 from vfsstream.stores.extras import require
-from vfsstream.stores.http import Answer
+from vfsstream.stores.http import Answer, lowered
 from vfsstream.stores.metadata import from_store, to_store
 from vfsstream.stores.options import Options, parse_endpoint, parse_size
 from vfsstream.stores.oss_client import OssClient, OssSettings, xml_root
@@ -92,15 +92,16 @@ class OssStore(Store):
                 body = b"".join(self._client.pool.stream(response, url))
                 self._client.fail(Answer(response.status, {}, body), "read", key)
             yield b""
-            stated = {name.lower(): value for name, value in response.headers.items()}
+            stated = lowered(response.headers)
             skip, crc = skipped(response.status, stated, offset, f"{self.describe()}/{key}"), 0
-            for chunk in self._client.pool.stream(response, url):
-                crc = crc64.xz(chunk, crc)
-                if skip >= len(chunk):
-                    skip -= len(chunk)
-                    continue
-                yield chunk[skip:] if skip else chunk
-                skip = 0
+
+            def summed() -> Iterator[bytes]:
+                nonlocal crc
+                for chunk in self._client.pool.stream(response, url):
+                    crc = crc64.xz(chunk, crc)
+                    yield chunk
+
+            yield from without_first(summed(), skip)
             checksum = stated.get("x-oss-hash-crc64ecma", "")
             if response.status == 200 and checksum.isdigit() and int(checksum) != crc:
                 raise StoreError(f"{self.describe()}/{key}: the bytes read do not have the checksum of the object")

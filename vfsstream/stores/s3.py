@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, MutableSequence, Sequence
 from datetime import UTC, datetime
@@ -18,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from vfsstream.errors import AccessDenied, AlreadyExists, NotFound, StoreError
 from vfsstream.stores.base import Capabilities, Fetched, ObjectInfo, Source, Store
-from vfsstream.stores.byterange import range_header, skipped, taken
+from vfsstream.stores.byterange import range_header, skipped, taken, whole_size, without_first
 from vfsstream.stores.extras import require
-from vfsstream.stores.http import Answer
+from vfsstream.stores.http import Answer, lowered
 from vfsstream.stores.metadata import from_store, to_store
 from vfsstream.stores.s3_client import sdk_errors, shared_client
 from vfsstream.stores.s3_errors import error_code, raise_for
@@ -82,7 +81,7 @@ class S3Store(Store):
         if answer.status in (200, 206):
             return taken(answer.status, answer.headers, answer.body, offset, size, f"{self.describe()}/{key}")
         if answer.status == 416:
-            return Fetched(b"", _total(answer.headers.get("content-range")))
+            return Fetched(b"", whole_size(answer.headers))
         self._fail(answer, "read", key)
         raise AssertionError
 
@@ -100,15 +99,9 @@ class S3Store(Store):
             if response.status not in (200, 206):
                 body = b"".join(self._client.pool.stream(response, url))
                 self._fail(Answer(response.status, {}, body), "read", key)
-            stated = {name.lower(): value for name, value in response.headers.items()}
-            skip = skipped(response.status, stated, offset, f"{self.describe()}/{key}")
+            skip = skipped(response.status, lowered(response.headers), offset, f"{self.describe()}/{key}")
             yield b""
-            for chunk in self._client.pool.stream(response, url):
-                if skip >= len(chunk):
-                    skip -= len(chunk)
-                    continue
-                yield chunk[skip:] if skip else chunk
-                skip = 0
+            yield from without_first(self._client.pool.stream(response, url), skip)
 
     def head(self, key: str) -> ObjectInfo:
         answer = self._client.send("HEAD", self._full(key), self._read_headers)
@@ -261,11 +254,6 @@ class S3Store(Store):
 
     def close(self) -> None:
         """Nothing to do: connections are shared, and closed when the last store of these settings is gone."""
-
-
-def _total(content_range: str | None) -> int | None:
-    match = re.search(r"/(\d+)\s*$", content_range or "")
-    return int(match[1]) if match else None
 
 
 def _metadata(headers: Mapping[str, str]) -> dict[str, str]:

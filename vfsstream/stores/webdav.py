@@ -19,9 +19,9 @@ from urllib.parse import quote, unquote, urlsplit
 
 from vfsstream.errors import AccessDenied, AlreadyExists, NotFound, StoreError
 from vfsstream.stores.base import Capabilities, Fetched, ObjectInfo, Source, Store, chunks_of
-from vfsstream.stores.byterange import check_span, content_range, range_header
+from vfsstream.stores.byterange import part_of, range_header, whole_size
 from vfsstream.stores.extras import require
-from vfsstream.stores.http import HttpPool, is_retryable_status, transport_error
+from vfsstream.stores.http import HttpPool, is_retryable_status, lowered, transport_error
 from vfsstream.stores.webdav_auth import Authenticator, parse_challenges
 from vfsstream.stores.webdav_url import open_url
 from vfsstream.stores.webdav_xml import PROPFIND, Entry, parse_multistatus
@@ -165,7 +165,7 @@ class WebDavStore(Store):
         with self._get(key, offset, size) as response:
             if response.status == 416:
                 _drain(response)
-                return self._outside(key, offset, _total(response))
+                return self._outside(key, offset, whole_size(lowered(response.headers)))
             start, total = self._placed(response, key, offset, size)
             if start is None:  # the server ignores ranges
                 if total is None and offset < 0:
@@ -201,14 +201,10 @@ class WebDavStore(Store):
         self, response: BaseHTTPResponse, key: str, offset: int, size: int | None
     ) -> tuple[int | None, int | None]:
         """Where the body begins (``None``: at the object's start, ranges are ignored), and the object's size."""
-        stated = {name.lower(): value for name, value in response.headers.items()}
-        span = content_range(stated)
+        stated = lowered(response.headers)
+        span = part_of(response.status, stated, offset, size, f"{self.describe()}/{key}")
         if span is not None:
-            check_span(span, offset, size, f"{self.describe()}/{key}")
             return span.first, span.total
-        if response.status == 206:
-            text = f"{self.describe()}/{key}: a partial answer that does not say which part it is"
-            raise StoreError(text, retryable=True)
         length = stated.get("content-length", "")
         return None, int(length) if length.isdigit() else None
 
@@ -386,8 +382,3 @@ def _following(first: bytes | None, rest: Iterator[bytes]) -> Iterator[bytes]:
 def _drain(response: BaseHTTPResponse) -> None:
     with suppress(Exception):
         response.read(1 << 16, decode_content=False)
-
-
-def _total(response: BaseHTTPResponse) -> int | None:
-    total = response.headers.get("Content-Range", "").rpartition("/")[2]
-    return int(total) if total.isdigit() else None
