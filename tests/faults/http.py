@@ -77,8 +77,7 @@ class HttpFaults(Front):
             return
         answers, upstream = await asyncio.open_connection("127.0.0.1", self.target)
         try:
-            head = re.sub(rb"(?i)\r\nconnection: [^\r]*", b"", head)
-            upstream.write(head[:-2] + b"Connection: close\r\n\r\n" + body)
+            upstream.write(_last(head) + body)
             await upstream.drain()
             if fault is not None and (fault.lose or fault.shift or fault.short):
                 answer = await answers.read(-1)
@@ -89,6 +88,11 @@ class HttpFaults(Front):
             await _pass(answers, writer, fault.truncate if fault is not None else None)
         finally:
             upstream.close()
+
+
+def _last(head: bytes) -> bytes:
+    """Nothing more follows on this connection; unsaid, the other side would send its next request into the void."""
+    return re.sub(rb"(?i)\r\nconnection: [^\r]*", b"", head)[:-2] + b"Connection: close\r\n\r\n"
 
 
 def _other_part(answer: bytes, shift: int, short: int) -> bytes:
@@ -103,12 +107,11 @@ def _other_part(answer: bytes, shift: int, short: int) -> bytes:
     assert b"content-range" in head.lower()
     head = re.sub(rb"(?i)(content-range: *bytes +)(\d+)-(\d+)/", span, head)
     head = re.sub(rb"(?i)(content-length: *)(\d+)", length, head)
-    return head + gap + body[: len(body) - short]
+    return _last(head + gap) + body[: len(body) - short]
 
 
 async def _pass(answers: asyncio.StreamReader, writer: asyncio.StreamWriter, truncate: int | None) -> None:
-    head = await answers.readuntil(b"\r\n\r\n")
-    writer.write(head)
+    writer.write(_last(await answers.readuntil(b"\r\n\r\n")))
     while data := await answers.read(65536):
         if truncate is not None:
             data, truncate = data[:truncate], truncate - len(data)
