@@ -22,7 +22,7 @@ from vfsstream.stores.http import CONNECT_TIMEOUT, READ_TIMEOUT, HttpPool, is_re
 from vfsstream.stores.metadata import from_store, to_store
 from vfsstream.stores.once import Once
 from vfsstream.stores.options import parse_endpoint
-from vfsstream.stores.retry import RetryPolicy, call_with_retry
+from vfsstream.stores.retry import RetryPolicy, call_with_retry, finish_with_retry
 from vfsstream.stores.upload import Part, send_parts, upload_parts
 from vfsstream.stores.url import key_prefix
 
@@ -269,27 +269,21 @@ class AzureStore(Store):
     def _commit(
         self, blob: Any, key: str, sizes: Sequence[int], digest: bytes, settings: Mapping[str, Any]
     ) -> str:
-        """Make the blob of its blocks. A try whose answer was lost may have done so: the next finds it there."""
-        tries = 0
+        """Make the blob of its blocks."""
 
-        def commit() -> str:
-            nonlocal tries
-            tries += 1
+        def finish() -> str:
             with self._errors("write", key):
                 names = [_block_name(number) for number in range(1, len(sizes) + 1)]
                 return str(blob.commit_block_list(names, **settings, **_limits()).get("etag"))
 
-        try:
-            return call_with_retry(commit, RetryPolicy(), f"write {self.describe()}/{key}")
-        except (AlreadyExists, StoreError) as error:
-            done = isinstance(error, AlreadyExists) or "InvalidBlockList" in error.message
-            if tries == 1 or not done:
-                raise
+        def made() -> str | None:
             with self._errors("write", key):
                 there = blob.get_blob_properties(**_limits())
-            if there.size != sum(sizes) or bytes(there.content_settings.content_md5 or b"") != digest:
-                raise
-            return str(there.etag)
+            ours = there.size == sum(sizes) and bytes(there.content_settings.content_md5 or b"") == digest
+            return str(there.etag) if ours else None
+
+        what = f"write {self.describe()}/{key}"
+        return finish_with_retry(finish, RetryPolicy(), what, gone="InvalidBlockList", made=made)
 
     def _send_blocks(self, blob: Any, key: str, parts: Iterator[Part]) -> Sequence[int]:
         def send(part: Part) -> int:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 from xml.sax.saxutils import escape
 
-from vfsstream.errors import AccessDenied, AlreadyExists, NotFound, StoreError, UrlError, VfsstreamError
+from vfsstream.errors import AccessDenied, StoreError, UrlError, VfsstreamError
 from vfsstream.stores.base import Capabilities, Fetched, ObjectInfo, Source, Store
 from vfsstream.stores.byterange import range_header, skipped, taken, without_first
 from vfsstream.stores.extras import require
@@ -24,7 +24,7 @@ from vfsstream.stores.http import Answer, lowered
 from vfsstream.stores.metadata import from_store, to_store
 from vfsstream.stores.options import Options, parse_endpoint, parse_size
 from vfsstream.stores.oss_client import OssClient, OssSettings, xml_root
-from vfsstream.stores.retry import RetryPolicy, call_with_retry
+from vfsstream.stores.retry import RetryPolicy, call_with_retry, finish_with_retry
 from vfsstream.stores.upload import Part, send_parts, upload_parts
 from vfsstream.stores.url import StoreUrl
 
@@ -233,33 +233,28 @@ class OssStore(Store):
     def _complete(
         self, key: str, upload: str, etags: Iterable[str], guard: Mapping[str, str], total: _Total
     ) -> str:
-        """Make the object of its parts. A try whose answer was lost may have done so: the next finds it done."""
+        """Make the object of its parts."""
         listed = "".join(
             f"<Part><PartNumber>{number}</PartNumber><ETag>{escape(etag)}</ETag></Part>"
             for number, etag in enumerate(etags, 1)
         )
         body = f"<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>".encode()
         headers = {"Content-Type": "application/xml", **guard}
-        tries = 0
 
-        def once() -> str:
-            nonlocal tries
-            tries += 1
+        def finish() -> str:
             answer = self._client.send("POST", self._full(key), {"uploadId": upload}, headers, body)
             if answer.status != 200:
                 self._client.fail(answer, "write", key)
             return answer.headers.get("etag") or xml_root(answer.body).findtext("ETag") or ""
 
-        try:
-            return call_with_retry(once, _POLICY, f"write {self.describe()}/{key}")
-        except (AlreadyExists, NotFound, StoreError) as error:
-            if tries == 1 or (isinstance(error, StoreError) and "NoSuchUpload" not in error.message):
-                raise
+        def made() -> str | None:
             there = self._client.send("HEAD", self._full(key))
             same = there.headers.get("content-length"), there.headers.get("x-oss-hash-crc64ecma")
-            if there.status != 200 or same != (str(total.size), str(total.crc)):
-                raise
-            return there.headers.get("etag", "")
+            ours = there.status == 200 and same == (str(total.size), str(total.crc))
+            return there.headers.get("etag", "") if ours else None
+
+        what = f"write {self.describe()}/{key}"
+        return finish_with_retry(finish, _POLICY, what, gone="NoSuchUpload", made=made)
 
     def delete(self, keys: Iterable[str]) -> None:
         wanted = [*keys]

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TypeVar
 
-from vfsstream.errors import AlreadyExists, DeadlineExceeded, Interrupted, StoreError
+from vfsstream.errors import AlreadyExists, DeadlineExceeded, Interrupted, NotFound, StoreError
 from vfsstream.stores.base import Fetched, ObjectInfo, Source, Store, chunks_of
 from vfsstream.stores.deadline import deadline
 from vfsstream.stores.wrapper import StoreWrapper
 
-__all__ = ["POLICIES", "RetryPolicy", "RetryStore", "call_with_retry", "policy_for"]
+__all__ = ["POLICIES", "RetryPolicy", "RetryStore", "call_with_retry", "finish_with_retry", "policy_for"]
 
 T = TypeVar("T")
 
@@ -127,6 +127,33 @@ def call_with_retry(
                 return function()
         except StoreError as error:
             attempts.failed(error)
+
+
+def finish_with_retry(
+    finish: Callable[[], T], policy: RetryPolicy, what: str, *, gone: str, made: Callable[[], T | None]
+) -> T:
+    """As :func:`call_with_retry`, for what can be done only once: a try whose answer was lost may have done it.
+
+    Args:
+        gone: in the message of an error, says that there is nothing to finish any more.
+        made: looks at what is there; the answer if it is ours, else ``None``.
+    """
+    tries = 0
+
+    def once() -> T:
+        nonlocal tries
+        tries += 1
+        return finish()
+
+    try:
+        return call_with_retry(once, policy, what)
+    except (AlreadyExists, NotFound, StoreError) as error:
+        if tries == 1 or (isinstance(error, StoreError) and gone not in error.message):
+            raise
+        found = made()
+        if found is None:
+            raise
+        return found
 
 
 class RetryStore(StoreWrapper):

@@ -8,10 +8,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, cast
+from typing import Any
 
-from vfsstream.errors import AlreadyExists, NotFound, StoreError, VfsstreamError
-from vfsstream.stores.retry import RetryPolicy, call_with_retry
+from vfsstream.errors import AlreadyExists, NotFound, VfsstreamError
+from vfsstream.stores.retry import RetryPolicy, call_with_retry, finish_with_retry
 from vfsstream.stores.s3_client import S3Client, sdk_errors
 from vfsstream.stores.s3_settings import S3Settings
 from vfsstream.stores.upload import Part, send_parts
@@ -43,14 +43,14 @@ def put_multipart(
     where = {"Bucket": settings.bucket, "Key": key}
     sizes: list[int] = []
 
-    def call(operation: str, arguments: Mapping[str, Any], tried: Callable[[], None] | None = None) -> Any:
-        def once() -> Any:
-            if tried is not None:
-                tried()
-            with sdk_errors("write", settings.bucket, key):
-                return getattr(client.sdk, operation)(**where, **arguments)
+    what = f"write s3://{settings.bucket}/{key}"
 
-        return call_with_retry(once, _POLICY, f"write s3://{settings.bucket}/{key}")
+    def ask(operation: str, arguments: Mapping[str, Any]) -> Any:
+        with sdk_errors("write", settings.bucket, key):
+            return getattr(client.sdk, operation)(**where, **arguments)
+
+    def call(operation: str, arguments: Mapping[str, Any]) -> Any:
+        return call_with_retry(lambda: ask(operation, arguments), _POLICY, what)
 
     upload = {"UploadId": call("create_multipart_upload", _create_arguments(settings, metadata))["UploadId"]}
     customer_key = _customer_key(settings)
@@ -71,7 +71,15 @@ def put_multipart(
         if if_absent and _exists(call, customer_key):  # older servers ignore the condition here
             raise AlreadyExists(key)
         arguments = {**upload, **customer_key, **condition, "MultipartUpload": {"Parts": parts}}
-        answer = _complete(call, arguments, _Made(sum(sizes), [str(part["ETag"]) for part in parts]), customer_key)
+        expected = _Made(sum(sizes), [str(part["ETag"]) for part in parts])
+
+        def made() -> Mapping[str, Any] | None:
+            there: Mapping[str, Any] = call("head_object", customer_key)
+            return there if expected.is_it(there) else None
+
+        answer = finish_with_retry(
+            lambda: ask("complete_multipart_upload", arguments), _POLICY, what, gone="NoSuchUpload", made=made
+        )
     except BaseException:
         with contextlib.suppress(VfsstreamError):  # what failed matters more
             call("abort_multipart_upload", upload)
@@ -101,27 +109,6 @@ def _exists(call: Callable[..., Any], customer_key: Mapping[str, Any]) -> bool:
     except NotFound:
         return False
     return True
-
-
-def _complete(
-    call: Callable[..., Any], arguments: Mapping[str, Any], made: _Made, customer_key: Mapping[str, Any]
-) -> Mapping[str, Any]:
-    """Make the object of its parts.
-
-    A try whose answer was lost may have done so: the next finds no upload any more, or the name taken.
-    """
-    tries: list[None] = []
-    try:
-        answer = call("complete_multipart_upload", arguments, lambda: tries.append(None))
-        return cast(Mapping[str, Any], answer)
-    except (StoreError, AlreadyExists) as error:
-        done = isinstance(error, AlreadyExists) or "NoSuchUpload" in error.message
-        if len(tries) == 1 or not done:
-            raise
-        there = call("head_object", customer_key)
-        if not made.is_it(there):
-            raise
-        return cast(Mapping[str, Any], there)
 
 
 def _customer_key(settings: S3Settings) -> dict[str, Any]:
