@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from vfsstream.replicate import watching
 from vfsstream.replicate.watching import Alarm
+from vfsstream.stores import inotify
 
 kernel = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="inotify is Linux's")
 
@@ -78,8 +78,8 @@ def test_when_the_kernel_loses_count_any_file_may_have_been_written(
 ) -> None:
     (tmp_path / "a").touch()
     alarm.arm(str(tmp_path / "a"), "a")
-    overflow = watching._OVERFLOW
-    monkeypatch.setattr(alarm._inotify, "events", lambda: iter([(-1, overflow)]))
+    overflow = inotify.OVERFLOW
+    monkeypatch.setattr(alarm._inotify, "events", lambda: iter([(-1, overflow, b"")]))
     assert alarm.wait(0.0) is None
 
 
@@ -112,7 +112,7 @@ def test_a_used_up_limit_of_instances_is_no_error(monkeypatch: pytest.MonkeyPatc
         def inotify_init1(self, flags: int) -> int:
             return -1
 
-    monkeypatch.setattr(watching.ctypes, "CDLL", lambda *args, **kwargs: Full())
+    monkeypatch.setattr(inotify.ctypes, "CDLL", lambda *args, **kwargs: Full())
     alarm: Alarm[str] = Alarm()
     (tmp_path / "a").touch()
     assert not alarm.arm(str(tmp_path / "a"), "a")

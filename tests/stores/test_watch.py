@@ -17,7 +17,7 @@ KEY = "ltx/0/0000000000000001-0000000000000001.ltx"
 @pytest.fixture(params=["kernel", "comparison"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "comparison":
-        monkeypatch.setattr(module._Inotify, "open", classmethod(lambda cls: None))
+        monkeypatch.setattr(module.Inotify, "open", classmethod(lambda cls: None))
         monkeypatch.setattr(module, "_COMPARE_ALONE_SECONDS", 0.05)
     return str(request.param)
 

@@ -8,20 +8,14 @@ is told is a hint: whoever relies on it looks at every database now and then all
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import select
-import struct
-import sys
 import threading
-from collections.abc import Iterator
 from typing import Generic, TypeVar
 
-__all__ = ["Alarm"]
+from vfsstream.stores.inotify import IGNORED, MODIFY, ONESHOT, OVERFLOW, Inotify
 
-_EVENT = struct.Struct("iIII")
-_NONBLOCK, _CLOEXEC = 0o4000, 0o2000000
-_MODIFY, _OVERFLOW, _IGNORED, _ONESHOT = 0x2, 0x4000, 0x8000, 0x80000000
+__all__ = ["Alarm"]
 
 T = TypeVar("T")
 
@@ -36,7 +30,7 @@ class Alarm(Generic[T]):
     """
 
     def __init__(self, *, kernel: bool = True) -> None:
-        self._inotify = _Inotify() if kernel and sys.platform.startswith("linux") else None
+        self._inotify = Inotify.open() if kernel else None
         self._watched: dict[int, T] = {}
         self._lock = threading.Lock()  # guards _waking
         self._wakes, self._waking = os.pipe()
@@ -46,9 +40,9 @@ class Alarm(Generic[T]):
 
     def arm(self, path: str, item: T) -> bool:
         """Tell the next write to a file as ``item``; ``False`` when that cannot be promised."""
-        if self._inotify is None or self._inotify.descriptor < 0:
+        if self._inotify is None:
             return False
-        watch = self._inotify.add(path)
+        watch = self._inotify.add(path, MODIFY | ONESHOT)
         if watch < 0:  # no such file, or no watch left
             return False
         self._watched[watch] = item
@@ -76,10 +70,10 @@ class Alarm(Generic[T]):
             return []
         written: list[T] = []
         lost = False
-        for watch, mask in self._inotify.events():
-            lost |= bool(mask & _OVERFLOW)
+        for watch, mask, _ in self._inotify.events():
+            lost |= bool(mask & OVERFLOW)
             item = self._watched.pop(watch, None)
-            if item is not None and not mask & _IGNORED:
+            if item is not None and not mask & IGNORED:
                 written.append(item)
         if lost:
             self._watched.clear()
@@ -108,35 +102,3 @@ def _poller(*descriptors: int):  # type: ignore[no-untyped-def]
         if descriptor >= 0:
             poll.register(descriptor, select.POLLIN)
     return lambda seconds: poll.poll(seconds * 1000)
-
-
-class _Inotify:
-    """The kernel's notification as it is; ``descriptor`` is -1 when the user's limit of instances is used up."""
-
-    def __init__(self) -> None:
-        self._library = ctypes.CDLL(None, use_errno=True)
-        self.descriptor = int(self._library.inotify_init1(_NONBLOCK | _CLOEXEC))
-
-    def add(self, path: str) -> int:
-        return int(self._library.inotify_add_watch(self.descriptor, os.fsencode(path), _MODIFY | _ONESHOT))
-
-    def remove(self, watch: int) -> None:
-        self._library.inotify_rm_watch(self.descriptor, watch)
-
-    def events(self) -> Iterator[tuple[int, int]]:
-        """(watch, mask) of everything that is to be told."""
-        while self.descriptor >= 0:
-            try:
-                data = os.read(self.descriptor, 65536)
-            except BlockingIOError:
-                return
-            at = 0
-            while at < len(data):
-                watch, mask, _, length = _EVENT.unpack_from(data, at)
-                yield watch, mask
-                at += _EVENT.size + length
-
-    def close(self) -> None:
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1

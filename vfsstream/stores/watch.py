@@ -7,22 +7,20 @@ only less often.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import os
 import select
-import struct
 import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from vfsstream.stores.inotify import Inotify
+
 __all__ = ["watch_directory"]
 
 log = logging.getLogger("vfsstream.stores")
 
-_EVENT = struct.Struct("iIII")
-_IN_NONBLOCK, _IN_CLOEXEC = 0o4000, 0o2000000
 _CHANGES = (
     0x8 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400 | 0x800
 )  # close-write, moves, create, delete, the directory's own
@@ -46,13 +44,14 @@ def watch_directory(path: Path, wake: Callable[[], None], *, hidden_suffix: str 
 class _Watcher:
     def __init__(self, path: Path, wake: Callable[[], None], hidden_suffix: str) -> None:
         self._path, self._wake, self._hidden = path, wake, os.fsencode(hidden_suffix)
-        self._kernel = _Inotify.open()
+        self._kernel = Inotify.open()
         self._ended, self._ending = os.pipe()
         self._stopped = threading.Event()
         self._stopping = threading.Lock()
         self._seen = _state(path)
-        if self._kernel:
-            self._kernel.watch(_directories(path))
+        if self._kernel is None and sys.platform.startswith("linux"):
+            log.info("no inotify instance is left: folders are compared every %s s", _COMPARE_ALONE_SECONDS)
+        self._watch_directories()
         self._thread = threading.Thread(target=self._run, name="vfsstream-watch", daemon=True)
 
     def start(self) -> None:
@@ -85,10 +84,10 @@ class _Watcher:
             os.close(self._ending)
 
     def _look(self, told: bool) -> None:
-        told = told and self._kernel is not None and self._kernel.changed(self._hidden)
+        told = told and self._is_told()
         state = _state(self._path)
         if self._kernel and state.keys() != self._seen.keys():
-            self._kernel.watch(_directories(self._path))
+            self._watch_directories()
             state = _state(self._path)  # what came in before the new watch is seen by comparison
         different, existed, self._seen = state != self._seen, bool(self._seen), state
         if not existed and not state:  # other children of the directory above
@@ -97,6 +96,16 @@ class _Watcher:
         # and the comparison is for the changes it cannot see.
         if told or (different and not (self._kernel and self._temporary_only())):
             self._notify()
+
+    def _watch_directories(self) -> None:
+        if self._kernel is not None:
+            for directory in _directories(self._path):
+                self._kernel.add(directory, _CHANGES)
+
+    def _is_told(self) -> bool:
+        """Take what the kernel has to tell; whether it concerns a name that counts."""
+        names = [name for _, _, name in self._kernel.events()] if self._kernel is not None else []
+        return any(not name.endswith(self._hidden) for name in names)
 
     def _temporary_only(self) -> bool:
         """Whether an unfinished file is there: its end will be told."""
@@ -130,44 +139,3 @@ def _names(directory: str) -> list[str]:
     with contextlib.suppress(OSError):
         return os.listdir(directory)
     return []
-
-
-class _Inotify:
-    """The kernel's notification, without its races hidden: the caller compares after each change of the watches."""
-
-    def __init__(self, library: ctypes.CDLL, descriptor: int) -> None:
-        self._library, self.descriptor = library, descriptor
-
-    @classmethod
-    def open(cls) -> _Inotify | None:
-        if not sys.platform.startswith("linux"):
-            return None
-        library = ctypes.CDLL(None, use_errno=True)
-        descriptor = library.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC)
-        if descriptor < 0:  # the user's limit of instances is used up
-            log.info("no inotify instance is left: folders are compared every %s s", _COMPARE_ALONE_SECONDS)
-            return None
-        return cls(library, descriptor)
-
-    def watch(self, directories: list[Path]) -> None:
-        """Watch these too; one that is watched already stays so."""
-        for directory in directories:
-            self._library.inotify_add_watch(self.descriptor, os.fsencode(directory), _CHANGES)
-
-    def changed(self, hidden_suffix: bytes) -> bool:
-        """Take what the kernel has to tell; whether it concerns a name that counts."""
-        counts = False
-        while True:
-            try:
-                events = os.read(self.descriptor, 65536)
-            except BlockingIOError:
-                return counts
-            at = 0
-            while at < len(events):
-                _, _, _, length = _EVENT.unpack_from(events, at)
-                name = events[at + _EVENT.size : at + _EVENT.size + length].rstrip(b"\0")
-                counts = counts or not name.endswith(hidden_suffix)
-                at += _EVENT.size + length
-
-    def close(self) -> None:
-        os.close(self.descriptor)
