@@ -48,7 +48,7 @@ for name in ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGKILL", "pthread_sigm
         delattr(signal, name)
 import apsw, vfsstream
 from vfsstream.vfs.vfs import file_of
-from vfsstream.vfs.positioned import read_at, _read_at
+from vfsstream.replica.positioned import read_at, _read_at
 assert read_at is _read_at
 url = sys.argv[1]
 """

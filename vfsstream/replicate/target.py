@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import NoReturn, Self
 
 from vfsstream.errors import DatabaseError, DiskFull
+from vfsstream.replica.positioned import write_at
 from vfsstream.replicate.partial import Note, Partial, lock_file, new_path, remove_note, remove_stale, save_note
 from vfsstream.replicate.sharedfiles import close_shared, is_open_here
 from vfsstream.stores.file import sync_directory
@@ -100,7 +101,7 @@ class Target:
         view = memoryview(data)
         try:
             while view:
-                done = _pwrite(self.descriptor, view, offset)
+                done = write_at(self.descriptor, view, offset)
                 view, offset = view[done:], offset + done
         except OSError as error:
             self.fail(error)
@@ -151,10 +152,8 @@ class Target:
     def publish(self) -> None:
         """Swap the file in: old sidecars go first, so that they never stand beside the new database."""
         try:
-            if (
-                os.name == "nt"
-            ):  # pragma: no cover - an open file cannot be renamed there; elsewhere it stays locked
-                self._close()
+            if os.name == "nt":  # pragma: no cover
+                self._close()  # an open file cannot be renamed there; elsewhere it stays locked
             if self.output.exists():
                 os.chmod(self.path, self.output.stat().st_mode & 0o7777)
             for sidecar in _sidecars(self.output):
@@ -195,13 +194,6 @@ class Target:
 
 def _sidecars(path: Path) -> list[Path]:
     return [path.with_name(path.name + suffix) for suffix in SIDECARS]
-
-
-def _pwrite(descriptor: int, data: memoryview, offset: int) -> int:
-    if hasattr(os, "pwrite"):
-        return os.pwrite(descriptor, data, offset)
-    os.lseek(descriptor, offset, os.SEEK_SET)  # pragma: no cover - Windows
-    return os.write(descriptor, data)  # pragma: no cover
 
 
 def _is_open(path: Path) -> bool:

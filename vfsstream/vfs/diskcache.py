@@ -24,7 +24,7 @@ from fastcrc.crc64 import go_iso
 
 from vfsstream.errors import OptionError
 from vfsstream.plan.files import FileInfo
-from vfsstream.vfs.positioned import read_at, write_at
+from vfsstream.replica.positioned import read_at, write_at
 
 __all__ = ["DiskCache", "directory_for", "identity"]
 

@@ -7,8 +7,8 @@ from bisect import bisect_right
 from collections.abc import Sequence
 
 from vfsstream.plan.files import FileInfo
+from vfsstream.replica.positioned import read_at, write_at
 from vfsstream.vfs.flight import Flight
-from vfsstream.vfs.positioned import read_at, write_at
 
 __all__ = ["Spill"]
 

@@ -16,7 +16,7 @@ def _read_at(file: int, size: int, position: int) -> bytes:
         return os.read(file, size)
 
 
-def _write_at(file: int, data: bytes, position: int) -> int:
+def _write_at(file: int, data: bytes | memoryview, position: int) -> int:
     with _moving:
         os.lseek(file, position, os.SEEK_SET)
         return os.write(file, data)
