@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.vfs.recorder import Recorder, recorder
 from tests.vfs.test_defects import filled
-from vfsstream.vfs import positioned
+from vfsstream.replica import positioned
 
 HIDDEN_MODULES = ("fcntl", "grp", "pwd", "resource", "termios", "tty", "pty", "syslog")
 HIDDEN_CALLS = (
