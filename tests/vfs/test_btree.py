@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
+import tracemalloc
 from contextlib import closing
 from pathlib import Path
 
@@ -155,3 +156,17 @@ def test_garbage_gives_no_answer_and_no_error(page: bytes, pgno: int) -> None:
         planner.miss(pgno, 4)
         sp.schema_roots(pgno, changed)
         sp.separators(pgno, changed)
+
+
+def test_what_is_known_of_a_tree_costs_a_few_bytes_a_page(tmp_path: Path) -> None:
+    pages = make_database(tmp_path / "db", 20_000, 512)
+    planner = BtreePlanner(len(pages))
+    tracemalloc.start()
+    try:
+        for pgno, page in enumerate(pages, 1):
+            if sp.kind(pgno, page) in (sp.INDEX_INTERIOR, sp.TABLE_INTERIOR):
+                planner.page(pgno, page)
+        used, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert used < 32 * len(pages), used / len(pages)

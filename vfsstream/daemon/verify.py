@@ -32,6 +32,8 @@ _RETRY = timedelta(minutes=1)
 _DAMAGED_RETRY = timedelta(hours=1)
 _SHOWN = 20
 _FIRST = timedelta(seconds=30)
+_FRUGAL = {"max_requests": 4}
+"""Buffers of few requests: the check of a large image stays under 100 MB, and is no slower, being computation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,7 @@ def image_check(opener: Callable[[], Replica], mode: str) -> Callable[[TXID], st
         from vfsstream.vfs.lending import lent
 
         connect: Any = getattr(vfsstream, "connect")  # noqa: B009 - made when first asked for
-        with lent(opener) as name, contextlib.closing(connect(name, txid=str(txid))) as connection:
+        with lent(opener) as name, contextlib.closing(connect(name, **_FRUGAL, txid=str(txid))) as connection:
             pragma = "quick_check" if mode == "quick" else "integrity_check"
             (finding,) = connection.execute(f"PRAGMA {pragma}(1)").fetchall()[0]
             return str(finding)

@@ -85,7 +85,7 @@ class BtreePlanner:
         self._commit = commit
         self._parent = array("I", bytes(4 * (commit + 1)))
         self._interior: dict[int, array[int]] = {}
-        self._keys: dict[int, list[int]] = {}
+        self._keys: dict[int, array[int]] = {}
         self._tables: set[int] = set()
         self._expected: OrderedDict[int, _Run] = OrderedDict()
         self._markers: dict[int, tuple[int, _Run]] = {}

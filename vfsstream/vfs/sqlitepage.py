@@ -84,14 +84,14 @@ def _signed(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
-def separators(pgno: int, page: Page) -> list[int]:
+def separators(pgno: int, page: Page) -> array[int]:
     """The rowids between the children of a table's interior page: child ``i`` holds rowids up to key ``i``."""
     if kind(pgno, page) != TABLE_INTERIOR:
-        return []
+        return array("q")
     try:
-        return [_signed(varint(page, pointer + 4)[0]) for pointer in _pointers(pgno, page)]
+        return array("q", (_signed(varint(page, pointer + 4)[0]) for pointer in _pointers(pgno, page)))
     except IndexError:
-        return []
+        return array("q")
 
 
 def usable_size(first_page: Page) -> int:
