@@ -87,6 +87,35 @@ def test_only_what_differs_is_fetched(tmp_path: Path) -> None:
     assert sha(tmp_path / "copy.db") == sha(tmp_path / "whole.db")
 
 
+def test_where_the_kernel_cannot_copy_python_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(95, "not supported")
+
+    monkeypatch.setattr("os.copy_file_range", refuse, raising=False)
+    replica = growing(MemoryStore())
+    restore(replica, tmp_path / "copy.db", txid=1)
+    assert not restore_delta(replica, tmp_path / "copy.db", base=1, integrity_check="none").full
+    restore(replica, tmp_path / "whole.db")
+    assert sha(tmp_path / "copy.db") == sha(tmp_path / "whole.db")
+
+
+def test_when_most_pages_differ_everything_is_restored(tmp_path: Path) -> None:
+    noise = random.Random(5)
+    replica, count = Replica(MemoryStore()), 3000
+    first = [(n + 1, noise.randbytes(512)) for n in range(count)]
+    second = [(n + 1, noise.randbytes(512)) for n in range(count // 2 + 1)]
+    head = noise.randbytes(16) + (512).to_bytes(2, "big") + noise.randbytes(494)
+    first[0] = second[0] = (1, head)
+    replica.write(9, 1, 1, encode(Header(512, count, TXID(1), TXID(1), 0), first), timestamp=0)
+    replica.write(0, 2, 2, encode(Header(512, count, TXID(2), TXID(2), 1), second), timestamp=1)
+    replica.write(0, 3, 3, encode(Header(512, count, TXID(3), TXID(3), 1), second[:9]), timestamp=2)
+    for base, full in ((1, True), (2, False)):
+        restore(replica, tmp_path / "copy.db", txid=base, force=True)
+        assert restore_delta(replica, tmp_path / "copy.db", base=base, integrity_check="none").full is full
+        restore(replica, tmp_path / "whole.db", force=True)
+        assert sha(tmp_path / "copy.db") == sha(tmp_path / "whole.db")
+
+
 def test_a_copy_of_follow_mode_can_be_taken_back(golden: Golden, tmp_path: Path) -> None:
     replica = Replica(FileStore(golden("vacuum")))
     Follower(replica, tmp_path / "copy.db").start()

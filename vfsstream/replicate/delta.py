@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 import time
+from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +33,9 @@ __all__ = ["DeltaResult", "restore_delta"]
 
 _REQUESTS = 8
 _SAMPLE = 32
+_PIECE = 64 << 20
+_FEW = 1024
+"""Pages of half a database that are fetched one by one in any case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +101,9 @@ def restore_delta(
     known = _base(path, base)
     plan = find_plan(replica, txid=txid, timestamp=timestamp, parallelism=parallelism)
     wanted = plan[-1].max_txid
-    changed = covering(replica.all_files(LEVELS), min(known, wanted), max(known, wanted))
+    between = covering(replica.all_files(LEVELS), min(known, wanted), max(known, wanted))
     job = _Job(replica, path, parallelism, progress, stop or threading.Event(), started)
-    full = changed is None or not job.run(plan, changed, integrity_check)
+    full = between is None or not job.run(plan, between, integrity_check)
     if full:
         restore(
             replica,
@@ -142,31 +145,44 @@ class _Job:
         self.progress, self.stop, self.started = progress, stop, started
         self.pages = self.read = self.total = 0
 
-    def run(self, plan: Sequence[FileInfo], changed: Sequence[FileInfo], integrity_check: IntegrityCheck) -> bool:
-        """``False`` when the copy cannot be brought there page by page."""
-        infos = list(dict.fromkeys([*plan, *changed]))
+    def run(self, plan: Sequence[FileInfo], between: Sequence[FileInfo], integrity_check: IntegrityCheck) -> bool:
+        """``False`` when the copy cannot be brought there page by page, or most pages differ."""
+        infos = list(dict.fromkeys([*plan, *between]))
         indexes = dict(zip(infos, read_indexes(self.replica, infos, self.parallelism), strict=True))
         final = indexes[plan[-1]].header
         if len({file.header.page_size for file in indexes.values()} | {_page_size(self.path)}) > 1:
             return False
         files = [indexes[info] for info in plan]
-        pages = {pgno for info in changed for pgno, _, _ in indexes[info].index}
-        pages.update(range(self.path.stat().st_size // final.page_size + 1, final.commit + 1))
-        pages.add(1)  # follow mode changes it
         places = _places(files, final)
-        self._sample(files, places, pages, final)
-        wanted: dict[int, list[int]] = defaultdict(list)
-        for pgno in sorted(pages):
-            if pgno in places:
+        changed = self._changed([indexes[info] for info in between], final)
+        wanted: dict[int, array[int]] = defaultdict(lambda: array("I"))
+        for pgno in range(1, final.commit + 1):
+            if changed[pgno] and places[pgno] >= 0:
                 wanted[places[pgno]].append(pgno)
+        if sum(map(len, wanted.values())) > final.commit // 2 >= _FEW:
+            return False
+        self._sample(files, places, changed, final)
         self._write(files, wanted, final, integrity_check)
         return True
 
+    def _changed(self, between: Sequence[IndexedFile], final: Header) -> bytearray:
+        """Which pages of the wanted state are to be fetched, by page number."""
+        changed = bytearray(final.commit + 1)
+        for file in between:
+            for pgno, _, _ in file.index:
+                if pgno <= final.commit:
+                    changed[pgno] = 1
+        held = self.path.stat().st_size // final.page_size
+        changed[held + 1 :] = b"\x01" * max(0, final.commit - held)
+        changed[1] = 1  # follow mode changes it
+        return changed
+
     def _sample(
-        self, files: Sequence[IndexedFile], places: Mapping[int, int], pages: set[int], final: Header
+        self, files: Sequence[IndexedFile], places: Sequence[int], changed: bytearray, final: Header
     ) -> None:
         """Compare some of the pages that should not have changed: the copy may not be what it is said to be."""
-        same = sorted(set(places) - pages)
+        pgnos = range(1, final.commit + 1)
+        same = array("I", (pgno for pgno in pgnos if places[pgno] >= 0 and not changed[pgno]))
         chosen = sorted(Random(0).sample(same, min(_SAMPLE, len(same))))
         size = final.page_size
         with open(self.path, "rb") as local:
@@ -190,7 +206,7 @@ class _Job:
         size = final.page_size
         self.total = sum(place[1] for at, pgnos in wanted.items() for place in _found(files[at], pgnos))
         with Target(self.path, final.commit * size) as target:
-            _copy(self.path, target)
+            _copy(self.path, target, self.stop)
             for pgno, page in self._fetch(files, wanted, size):
                 target.write(page, (pgno - 1) * size)
             if final.lock_pgno <= final.commit:
@@ -235,11 +251,13 @@ class _Job:
             self.progress(RestoreProgress(self.read, self.total, self.pages, seconds))
 
 
-def _places(files: Sequence[IndexedFile], final: Header) -> dict[int, int]:
-    """Which file of the plan holds each page of the wanted state."""
-    places: dict[int, int] = {}
+def _places(files: Sequence[IndexedFile], final: Header) -> array[int]:
+    """Which file of the plan holds each page of the wanted state, by page number; -1 for none."""
+    places = array("i", [-1]) * (final.commit + 1)
     for at, file in enumerate(files):
-        places.update((pgno, at) for pgno, _, _ in file.index if pgno <= final.commit)
+        for pgno, _, _ in file.index:
+            if pgno <= final.commit:
+                places[pgno] = at
     return places
 
 
@@ -256,6 +274,23 @@ def _page_size(path: Path) -> int:
     return 65536 if stored == 1 else stored
 
 
-def _copy(path: Path, target: Target) -> None:
-    with open(path, "rb") as source, open(target.path, "r+b") as out:
-        shutil.copyfileobj(source, out, 1 << 20)
+def _copy(path: Path, target: Target, stop: threading.Event) -> None:
+    """Copy the old file, by reference where the file system can."""
+    by_kernel, at = hasattr(os, "copy_file_range"), 0
+    with open(path, "rb") as source:
+        while not stop.is_set():
+            if by_kernel:
+                try:
+                    done = os.copy_file_range(source.fileno(), target.descriptor, _PIECE, at, at)
+                except OSError:  # an old kernel, a file system that cannot; what is truly wrong shows below
+                    by_kernel = False
+                    continue
+            else:
+                source.seek(at)
+                data = source.read(1 << 20)
+                target.write(data, at)
+                done = len(data)
+            if not done:
+                return
+            at += done
+    raise Interrupted(f"delta restore of {path} interrupted; nothing was changed")
