@@ -6,12 +6,13 @@ import hashlib
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import apsw
@@ -332,6 +333,14 @@ def test_run_reports_failures_and_goes_on(golden: Golden, tmp_path: Path) -> Non
     assert not thread.is_alive()
     assert [event.kind for event in events][:2] == ["failed", "failed"] or events[0].kind == "failed"
     assert events[-1].kind == "restored"
+
+
+def test_what_was_restored_is_told_in_pages(golden: Golden, tmp_path: Path) -> None:
+    events: list[FollowEvent] = []
+    Follower(Replica(FileStore(golden("vacuum"))), tmp_path / "copy.db", observer=events.append).start()
+    with closing(sqlite3.connect(tmp_path / "copy.db")) as database:
+        (count,) = database.execute("PRAGMA page_count").fetchone()
+    assert [event.pages for event in events] == [count]
 
 
 FOLLOWING = """
