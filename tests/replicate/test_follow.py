@@ -337,7 +337,7 @@ def test_run_reports_failures_and_goes_on(golden: Golden, tmp_path: Path) -> Non
 
 def test_what_was_restored_is_told_in_pages(golden: Golden, tmp_path: Path) -> None:
     events: list[FollowEvent] = []
-    Follower(Replica(FileStore(golden("vacuum"))), tmp_path / "copy.db", observer=events.append).start()
+    Follower(Replica(FileStore(golden("ps1024"))), tmp_path / "copy.db", observer=events.append).start()
     with closing(sqlite3.connect(tmp_path / "copy.db")) as database:
         (count,) = database.execute("PRAGMA page_count").fetchone()
     assert [event.pages for event in events] == [count]
