@@ -13,7 +13,9 @@ import pytest
 import vfsstream
 from tests.vfs.live import wait_until
 from tests.vfs.recorder import Recorder, recorder
+from vfsstream.errors import CorruptError, DeadlineExceeded, StoreError, VfsstreamError
 from vfsstream.vfs import hydrate
+from vfsstream.vfs.failures import for_sqlite
 from vfsstream.vfs.file import ReplicaFile
 from vfsstream.vfs.native import hydrator_of, is_native
 from vfsstream.vfs.registry import registry
@@ -197,3 +199,41 @@ def test_one_process_keeps_the_copy_current_and_others_have_their_own(
     process.join(60)
     assert db.execute("PRAGMA litestream_hydration_file").get == str(tmp_path / "copy.db")
     assert direct(db)
+
+
+@pytest.mark.parametrize(
+    ("failure", "seen"),
+    [
+        (StoreError("the disk of the server is on fire"), apsw.IOError),
+        (CorruptError("page 7 is not what it was"), apsw.CorruptError),
+        (DeadlineExceeded("no answer to that"), apsw.IOError),
+    ],
+)
+def test_the_cause_of_a_failure_reaches_the_user(
+    primary: Recorder,
+    opened: Open,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: VfsstreamError,
+    seen: type[Exception],
+) -> None:
+    """SQLite's own code reads the file, so a failure passes through it as a bare number."""
+    db = opened()
+    other = apsw.Connection(":memory:")
+    for moment in ("lock", "read"):
+        with monkeypatch.context() as patch:
+
+            def fail(*_: object) -> None:
+                raise for_sqlite(failure) from None
+
+            if moment == "lock":
+                patch.setattr(ReplicaFile, "xLock", fail)
+            else:
+                patch.setattr(hydrator_of(the_file(db)), "settled", None)
+                patch.setattr(ReplicaFile, "xRead", fail)
+            with pytest.raises(seen, match=failure.message) as caught:
+                db.execute("SELECT sum(n) FROM t").fetchall()
+        assert isinstance(caught.value, type(failure))
+        with pytest.raises(apsw.CantOpenError, match="unable to open"):
+            other.execute("ATTACH '/no/such/place/x.db' AS x")  # its own cause, not the one before
+        assert db.execute("SELECT sum(n) FROM t").get == 0
+    other.close()

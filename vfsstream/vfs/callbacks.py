@@ -13,6 +13,7 @@ from vfsstream.vfs.file import ReplicaFile
 
 __all__ = [
     "COMMON",
+    "CORRUPT",
     "ERROR",
     "INTERRUPT",
     "IOERR",

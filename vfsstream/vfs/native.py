@@ -18,10 +18,11 @@ from typing import Any
 import apsw
 
 from vfsstream.vfs.abi import METHODS, OPEN, Int, Pointer
-from vfsstream.vfs.callbacks import COMMON, ERROR, IOERR, IOERR_LOCK, NOTFOUND, OK, result_code
+from vfsstream.vfs.callbacks import COMMON, CORRUPT, ERROR, IOERR, IOERR_LOCK, NOTFOUND, OK, result_code
 from vfsstream.vfs.file import ReplicaFile
 from vfsstream.vfs.hydrate import Hydrator
 from vfsstream.vfs.room import platform
+from vfsstream.vfs.vfs import keep_cause
 
 __all__ = ["hydrator_of", "is_native", "take_over"]
 
@@ -91,9 +92,13 @@ def _guarded(function: Callable[..., int], otherwise: int) -> Callable[..., int]
 
 
 def _failed(entry: _Open, error: BaseException, otherwise: int) -> int:
-    """The result code of a failure; :attr:`ReplicaFile.last_error` keeps the cause."""
+    """The result code of a failure, whose cause is kept until SQLite asks for it, as it does for no other code."""
     entry.file.last_error = error.__cause__ or entry.file.last_error or error
-    return result_code(error, otherwise)
+    code = result_code(error, otherwise)
+    if code not in (otherwise, CORRUPT):
+        return code
+    keep_cause(error)
+    return otherwise
 
 
 def _close(entry: _Open, pointer: int) -> int:
@@ -107,6 +112,7 @@ def _close(entry: _Open, pointer: int) -> int:
 
 def _lock(pointer: int, level: int) -> int:
     entry = _open_files[pointer]
+    keep_cause(None)
     try:
         entry.file.xLock(level)
     except BaseException as error:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # the reader is loaded when the first replica is opened: impo
     from vfsstream.vfs.file import ReplicaFile
     from vfsstream.vfs.options import Options
 
-__all__ = ["NAME", "ReplicaVFS", "configure", "file_of", "open_file", "register", "resolve"]
+__all__ = ["NAME", "ReplicaVFS", "configure", "file_of", "keep_cause", "open_file", "register", "resolve"]
 
 NAME = "litestream"
 
@@ -26,6 +26,7 @@ _open_names: Counter[str] = Counter()
 _known_names: set[str] = set()
 _companions: set[str] = set()
 _names_lock = threading.Lock()  # guards the four above
+_causes = threading.local()
 
 
 def configure(name: str, **options: str | None) -> None:
@@ -116,6 +117,11 @@ def split_uri(text: str) -> tuple[str, dict[str, str]]:
     return unquote(parts.path), parameters
 
 
+def keep_cause(error: BaseException | None) -> None:
+    """What this thread told SQLite by a result code alone: raised when SQLite asks the VFS about the failure."""
+    _causes.error = error
+
+
 class ReplicaVFS(apsw.VFS):
     """Registered once per process; the platform's VFS does all but the main databases."""
 
@@ -149,6 +155,14 @@ class ReplicaVFS(apsw.VFS):
     def xDelete(self, filename: str, syncdir: bool) -> None:
         if not is_replica_companion(filename):
             super().xDelete(filename, syncdir)
+
+    def xGetLastError(self) -> tuple[int, str | None]:
+        # Asked by SQLite after every IOERR: the one place where a failure of native code can still be explained.
+        error = getattr(_causes, "error", None)
+        if error is not None:
+            keep_cause(None)
+            raise error
+        return super().xGetLastError()
 
     def xFullPathname(self, name: str) -> str:
         # The name of a replica is a label: it must not change with the working directory.
