@@ -5,6 +5,8 @@ copy. Its table of methods is ours in two editions, exchanged at the start of ea
 the transaction's view, reading and measuring are the platform's own functions; otherwise they lead to
 :class:`~vfsstream.vfs.file.ReplicaFile` as ever. Who updates the copy waits for transactions of the first kind.
 
+A failure reaches the user as the exception that it was, by way of xGetLastError; see :class:`_Open`.
+
 Callbacks are never freed: SQLite may call them until the process ends.
 """
 
@@ -26,7 +28,7 @@ from vfsstream.vfs.vfs import keep_cause
 
 __all__ = ["hydrator_of", "is_native", "take_over"]
 
-SHARED = apsw.SQLITE_LOCK_SHARED
+NONE, SHARED = apsw.SQLITE_LOCK_NONE, apsw.SQLITE_LOCK_SHARED
 
 
 class _Methods(ctypes.Structure):
@@ -46,8 +48,9 @@ class _Open:
         self.methods = Pointer.from_address(pointer)
         theirs = _Methods.from_address(self.methods.value or 0)
         self.close = ctypes.CFUNCTYPE(Int, Pointer)(theirs.xClose)
-        self._tables = _methods(), _methods(xRead=theirs.xRead, xFileSize=theirs.xFileSize)
-        self.python, self.native = (ctypes.addressof(table) for table in self._tables)
+        ending = {name: getattr(theirs, name) for name in ("xUnlock", "xDeviceCharacteristics", "xSectorSize")}
+        self._tables = _methods(), _methods(xRead=theirs.xRead, xFileSize=theirs.xFileSize), _methods(**ending)
+        self.python, self.native, self.pending = (ctypes.addressof(table) for table in self._tables)
         self.methods.value = self.python
         hydrator.direct_readers.add(self)
 
@@ -59,6 +62,15 @@ class _Open:
         else:
             self.methods.value = self.python
             self.active = False
+
+    def raise_pending(self) -> None:
+        """An exception is about to be pending while SQLite ends the transaction: no Python may run meanwhile."""
+        self.methods.value = self.pending
+
+    def resume(self) -> None:
+        """Python is called again."""
+        if self.methods.value == self.pending:
+            self.methods.value = self.python
 
 
 _open_files: dict[int, _Open] = {}
@@ -83,6 +95,7 @@ def _guarded(function: Callable[..., int], otherwise: int) -> Callable[..., int]
 
     def call(pointer: int, *arguments: Any) -> int:
         entry = _open_files[pointer]
+        entry.resume()
         try:
             return function(entry, pointer, *arguments)
         except BaseException as error:
@@ -97,7 +110,7 @@ def _failed(entry: _Open, error: BaseException, otherwise: int) -> int:
     code = result_code(error, otherwise)
     if code not in (otherwise, CORRUPT):
         return code
-    keep_cause(error)
+    keep_cause(error, entry.raise_pending)
     return otherwise
 
 
@@ -113,7 +126,10 @@ def _close(entry: _Open, pointer: int) -> int:
 def _lock(pointer: int, level: int) -> int:
     entry = _open_files[pointer]
     keep_cause(None)
+    entry.resume()
     try:
+        if level == SHARED:
+            entry.file.xUnlock(NONE)  # after a failure SQLite ended the transaction without us
         entry.file.xLock(level)
     except BaseException as error:
         return _failed(entry, error, IOERR_LOCK)

@@ -6,7 +6,7 @@ import os
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import apsw
@@ -117,9 +117,13 @@ def split_uri(text: str) -> tuple[str, dict[str, str]]:
     return unquote(parts.path), parameters
 
 
-def keep_cause(error: BaseException | None) -> None:
-    """What this thread told SQLite by a result code alone: raised when SQLite asks the VFS about the failure."""
-    _causes.error = error
+def keep_cause(error: BaseException | None, prepare: Callable[[], None] | None = None) -> None:
+    """What this thread told SQLite by a result code alone: raised when SQLite asks the VFS about the failure.
+
+    Args:
+        prepare: called just before that: the exception stays pending while SQLite goes on with its C code.
+    """
+    _causes.kept = (error, prepare) if error is not None else None
 
 
 class ReplicaVFS(apsw.VFS):
@@ -158,9 +162,12 @@ class ReplicaVFS(apsw.VFS):
 
     def xGetLastError(self) -> tuple[int, str | None]:
         # Asked by SQLite after every IOERR: the one place where a failure of native code can still be explained.
-        error = getattr(_causes, "error", None)
-        if error is not None:
+        kept = getattr(_causes, "kept", None)
+        if kept is not None:
+            error, prepare = kept
             keep_cause(None)
+            if prepare is not None:
+                prepare()
             raise error
         return super().xGetLastError()
 
