@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Two workers: the servers and the real Litestream want a share of the machine too.
 WORKERS ?= 4
 
-.PHONY: help setup servers demo test soak bench lint format clean
+.PHONY: help setup servers demo test soak modes bench lint format clean
 
 help:  ## show these lines
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,9 @@ test: servers lint  ## every test but the soak
 
 soak: servers  ## the long ones: minutes to hours
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m soak --timeout 0
+
+modes: servers  ## the reader's acceptance tests with every way to read ahead, every cache, every local copy
+	$(BIN)/python -m pytest tests/vfs -n 2 --dist loadgroup -m modes --reruns 1
 
 bench: setup  ## the figures of the README, against the real Litestream
 	$(BIN)/python -m bench

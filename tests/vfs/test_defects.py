@@ -59,15 +59,7 @@ from vfsstream.vfs.vfs import file_of
 
 BODY = "x" * 600
 
-
-@pytest.fixture(params=["off", "auto", "seq tiny", "btree tiny", "bulk tiny"])
-def prefetch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Every part of reading ahead alone, with caches of two pages."""
-    mode, _, tiny = str(request.param).partition(" ")
-    if tiny:
-        monkeypatch.setenv("VFSSTREAM_CACHE_SIZE", "8192")
-        monkeypatch.setenv("VFSSTREAM_WINDOW_BUDGET", "8192")
-    return mode
+pytestmark = pytest.mark.modes
 
 
 @pytest.fixture
@@ -76,12 +68,12 @@ def primary(tmp_path: Path) -> Iterator[Recorder]:
 
 
 @pytest.fixture
-def opened(primary: Recorder, prefetch: str) -> Iterator[Callable[..., apsw.Connection]]:
+def opened(primary: Recorder) -> Iterator[Callable[..., apsw.Connection]]:
     """Open the primary's replica; polled only when a test asks, unless it says otherwise."""
     connections = []
 
     def open_it(**options: str) -> apsw.Connection:
-        settings = {"poll_interval": "1h", "relist_interval": "24h", "prefetch": prefetch, **options}
+        settings = {"poll_interval": "1h", "relist_interval": "24h", **options}
         connection = vfsstream.connect(primary.url, **settings)
         connections.append(connection)
         return connection
@@ -172,10 +164,10 @@ def test_d5_compactions_do_not_stop_the_reader(opened: Callable[..., apsw.Connec
 
 
 @pytest.mark.parametrize("auto_vacuum", [0, 1, 2])
-def test_d6_d7_a_shrinking_database(tmp_path: Path, auto_vacuum: int, prefetch: str) -> None:
+def test_d6_d7_a_shrinking_database(tmp_path: Path, auto_vacuum: int) -> None:
     for primary in recorder(tmp_path, auto_vacuum=auto_vacuum):
         filled(primary, 400)
-        db = vfsstream.connect(primary.url, poll_interval="1h", prefetch=prefetch)
+        db = vfsstream.connect(primary.url, poll_interval="1h")
         db.pragma("cache_size", 10)
         same_as_primary(db, primary)
         primary.commit("DELETE FROM t WHERE id > 50")
@@ -185,7 +177,7 @@ def test_d6_d7_a_shrinking_database(tmp_path: Path, auto_vacuum: int, prefetch: 
         primary.commit(("INSERT INTO t SELECT id + 1000, 5, ? FROM t", (BODY + "y",)))
         db.pragma("litestream_refresh")
         same_as_primary(db, primary)
-        fresh = vfsstream.connect(primary.url, prefetch=prefetch)
+        fresh = vfsstream.connect(primary.url)
         same_as_primary(fresh, primary)
         fresh.close()
         db.close()
@@ -418,6 +410,7 @@ def test_d22_d23_what_polling_costs(primary: Recorder, monkeypatch: pytest.Monke
         connection.close()
 
 
+@pytest.mark.remote("pages that were kept before the damage are right")
 def test_d24_causes_reach_the_user(opened: Callable[..., apsw.Connection], primary: Recorder) -> None:
     filled(primary, 400)
     db = opened(cache_size="0", window_budget="0")
@@ -476,6 +469,7 @@ def test_d15_a_pinned_view_outlives_a_compaction_beyond_it(
     same_as_primary(db, primary)
 
 
+@pytest.mark.remote("the wait to be ended is for the store")
 def test_d16_an_attached_replica_is_interrupted_too(primary: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(primary, 400)
     db = apsw.Connection(":memory:")

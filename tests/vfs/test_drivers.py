@@ -18,6 +18,8 @@ from tests.vfs.test_defects import filled
 from vfsstream.errors import OptionError, ReplicaEmpty
 from vfsstream.vfs.connect import database_uri
 
+pytestmark = pytest.mark.modes
+
 
 @pytest.fixture
 def primary(tmp_path: Path) -> Iterator[Recorder]:

@@ -22,6 +22,8 @@ from vfsstream.stores.base import Fetched
 from vfsstream.stores.file import FileStore
 from vfsstream.vfs.registry import registry
 
+pytestmark = pytest.mark.modes
+
 SUM = "SELECT count(*), count(DISTINCT v), max(v) FROM t"
 
 
@@ -100,11 +102,9 @@ class Chaos:
         monkeypatch.setattr(FileStore, "list", bad_list)
 
 
-@pytest.mark.parametrize(
-    ("page_size", "prefetch"), [(size, ("off", "auto")[n % 2]) for n, size in enumerate(PAGE_SIZES)]
-)
+@pytest.mark.parametrize("page_size", PAGE_SIZES)
 def test_faults_of_the_store_never_show_in_the_data(
-    page_size: int, prefetch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     primary = Recorder(tmp_path, page_size)
     filled(primary, 120)
@@ -122,7 +122,6 @@ def test_faults_of_the_store_never_show_in_the_data(
                             poll_interval="5ms",
                             relist_interval="40ms",
                             cache_size="0",
-                            prefetch=prefetch,
                         )
                         db.pragma("cache_size", -8)
                     row = db.execute(SUM).fetchall()[0]
@@ -152,7 +151,7 @@ def test_faults_of_the_store_never_show_in_the_data(
                 thread.join(60)
     assert not wrong
     assert failed[0] < good[0]
-    db = vfsstream.connect(primary.url, prefetch=prefetch)
+    db = vfsstream.connect(primary.url)
     assert db.execute(SUM).fetchall() == [(120, 1, 12)]
     same_as_primary(db, primary)
     db.close()
@@ -160,11 +159,8 @@ def test_faults_of_the_store_never_show_in_the_data(
     registry.close_idle()
 
 
-@pytest.mark.parametrize("prefetch", ["off", "auto"])
-def test_a_fault_fails_one_query_and_not_the_next(
-    primary: Recorder, prefetch: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    db = vfsstream.connect(primary.url, poll_interval="1h", cache_size="0", window_budget="0", prefetch=prefetch)
+def test_a_fault_fails_one_query_and_not_the_next(primary: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    db = vfsstream.connect(primary.url, poll_interval="1h", cache_size="0", window_budget="0")
     db.pragma("cache_size", 0)
     fetch = FileStore.fetch
     answers = {
@@ -182,11 +178,10 @@ def test_a_fault_fails_one_query_and_not_the_next(
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
-@pytest.mark.parametrize("prefetch", ["off", "auto"])
-def test_a_thousand_opens_leave_no_descriptor_and_no_thread(primary: Recorder, prefetch: str) -> None:
+def test_a_thousand_opens_leave_no_descriptor_and_no_thread(primary: Recorder) -> None:
     def once(number: int) -> None:
         fixed = {"txid": primary.txid} if number % 4 == 0 else {}  # a fixed one is a database of its own
-        db = vfsstream.connect(primary.url, prefetch=prefetch, **fixed)
+        db = vfsstream.connect(primary.url, **fixed)
         assert db.execute("SELECT v FROM t WHERE id = 7").get == 0
         db.close()
 

@@ -20,6 +20,8 @@ from vfsstream.replica import Replica
 from vfsstream.stores.file import FileStore
 from vfsstream.vfs.registry import registry
 
+pytestmark = pytest.mark.modes
+
 
 @pytest.fixture
 def primary(tmp_path: Path) -> Iterator[Recorder]:

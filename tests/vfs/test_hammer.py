@@ -142,9 +142,9 @@ def lasting(seconds: float) -> float:
 
 
 @pytest.mark.interop
-@pytest.mark.parametrize("prefetch", ["off", "auto"])
-def test_readers_never_see_a_torn_state(primary: Primary, litestream: str, prefetch: str) -> None:
-    judge(hammer(primary, litestream, lasting(9), prefetch=prefetch))
+@pytest.mark.modes
+def test_readers_never_see_a_torn_state(primary: Primary, litestream: str) -> None:
+    judge(hammer(primary, litestream, lasting(9)))
 
 
 def test_readers_of_our_own_replicator(primary: Primary) -> None:

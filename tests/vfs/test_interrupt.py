@@ -18,11 +18,17 @@ import pytest
 import vfsstream
 import vfsstream.sqlite3
 from tests.conftest import ROOT
+from tests.vfs.modes import Mode
 from tests.vfs.recorder import Recorder, recorder
 from tests.vfs.test_defects import filled
 from vfsstream.errors import Interrupted, StoreError
 from vfsstream.stores.base import Fetched
 from vfsstream.stores.file import FileStore
+
+pytestmark = [
+    pytest.mark.modes,
+    pytest.mark.remote("the waits to be ended are for the store"),
+]
 
 OPTIONS = {"poll_interval": "1h", "relist_interval": "24h", "cache_size": "0", "window_budget": "0"}
 
@@ -78,25 +84,24 @@ def seconds_to_interrupt(server: Server, query: Callable[[], object], interrupt:
     return ended - called[0]
 
 
-def connections(primary: Recorder, driver: str, prefetch: str, **more: str) -> Any:
+def connections(primary: Recorder, driver: str, **more: str) -> Any:
     if driver == "apsw":
-        return vfsstream.connect(primary.url, prefetch=prefetch, **OPTIONS, **more)
-    return vfsstream.sqlite3.connect(primary.url, prefetch=prefetch, check_same_thread=False, **OPTIONS, **more)
+        return vfsstream.connect(primary.url, **OPTIONS, **more)
+    return vfsstream.sqlite3.connect(primary.url, check_same_thread=False, **OPTIONS, **more)
 
 
-@pytest.mark.parametrize("prefetch", ["off", "auto"])
 @pytest.mark.parametrize("driver", ["apsw", "sqlite3"])
 def test_an_interrupt_ends_a_wait_within_a_tenth_of_a_second(
-    primary: Recorder, server: Server, driver: str, prefetch: str
+    primary: Recorder, server: Server, driver: str, mode: Mode
 ) -> None:
-    db = connections(primary, driver, prefetch, deadline="60s")
+    db = connections(primary, driver, deadline="60s")
     assert db.execute("SELECT count(*) FROM sqlite_schema").fetchall() == [(1,)]
     server.mood = "silent"
     taken = [
         seconds_to_interrupt(server, lambda: db.execute("SELECT sum(v) FROM t").fetchall(), db.interrupt)
         for _ in range(4)  # those after the first share its request, which is still under way
     ]
-    print(f"{driver}, prefetch={prefetch}: interrupted after {min(taken):.3f} s")
+    print(f"{driver}, {mode}: interrupted after {min(taken):.3f} s")
     assert min(taken) < 0.1
     assert max(taken) < 10
     server.mood = "well"
@@ -106,7 +111,7 @@ def test_an_interrupt_ends_a_wait_within_a_tenth_of_a_second(
 
 
 def test_an_interrupt_before_the_query_ends_nothing(primary: Recorder) -> None:
-    db = connections(primary, "sqlite3", "off")
+    db = connections(primary, "sqlite3")
     db.interrupt()
     assert db.execute("SELECT count(*) FROM t").fetchall() == [(400,)]
     db.close()
@@ -116,9 +121,7 @@ def test_a_plain_connection_of_the_standard_library_is_interrupted_too(primary: 
     from vfsstream.vfs.connect import database_uri
 
     vfsstream.sqlite3.register()
-    db = sqlite3.connect(
-        database_uri(primary.url, prefetch="off", deadline="60s", **OPTIONS), uri=True, check_same_thread=False
-    )
+    db = sqlite3.connect(database_uri(primary.url, deadline="60s", **OPTIONS), uri=True, check_same_thread=False)
     assert db.execute("SELECT count(*) FROM sqlite_schema").fetchall() == [(1,)]
     server.mood = "silent"
     assert seconds_to_interrupt(server, lambda: db.execute("SELECT sum(v) FROM t").fetchall(), db.interrupt) < 10
@@ -128,7 +131,7 @@ def test_a_plain_connection_of_the_standard_library_is_interrupted_too(primary: 
 @pytest.mark.parametrize("driver", ["apsw", "sqlite3"])
 def test_a_server_that_is_gone(primary: Recorder, server: Server, driver: str) -> None:
     """What is cached stays readable, what is not fails in time with the cause, and all is well afterwards."""
-    db = connections(primary, driver, "off", deadline="500ms")
+    db = connections(primary, driver, deadline="500ms")
     db.execute("PRAGMA cache_size = -64").fetchall()
     assert db.execute("SELECT v FROM t WHERE id = 1").fetchall() == [(0,)]
     server.mood = "refusing"
@@ -151,7 +154,7 @@ import vfsstream, vfsstream.sqlite3
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started without it
 from vfsstream.stores.file import FileStore
 module = vfsstream if sys.argv[2] == "apsw" else vfsstream.sqlite3
-options = dict(poll_interval="1h", cache_size="0", window_budget="0", prefetch=sys.argv[3], deadline="60s")
+options = dict(poll_interval="1h", cache_size="0", window_budget="0", deadline="60s")
 db = module.connect(sys.argv[1], **options)
 db.execute("SELECT count(*) FROM sqlite_schema").fetchall()
 def hang(self, *arguments):
@@ -163,10 +166,9 @@ db.execute("SELECT sum(v) FROM t").fetchall()
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs the signals of Unix")
-@pytest.mark.parametrize("prefetch", ["off", "auto"])
 @pytest.mark.parametrize("driver", ["apsw", "sqlite3"])
-def test_control_c_ends_a_program_that_waits(primary: Recorder, driver: str, prefetch: str) -> None:
-    command = [sys.executable, "-c", SIGNALLED, primary.url, driver, prefetch]
+def test_control_c_ends_a_program_that_waits(primary: Recorder, driver: str) -> None:
+    command = [sys.executable, "-c", SIGNALLED, primary.url, driver]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as program:
         try:
             assert program.stdout is not None

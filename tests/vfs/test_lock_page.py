@@ -13,11 +13,12 @@ from vfsstream.replica import Replica
 from vfsstream.vfs.registry import registry
 from vfsstream.vfs.vfs import file_of
 
+pytestmark = pytest.mark.modes
+
 SIZE = 65536
 
 
-@pytest.mark.parametrize("prefetch", ["off", "auto"])
-def test_reads_around_the_lock_page(tmp_path: Path, prefetch: str) -> None:
+def test_reads_around_the_lock_page(tmp_path: Path) -> None:
     lock = lock_pgno(SIZE)
     commit = lock + 3
     zeros = bytes(SIZE)
@@ -32,7 +33,7 @@ def test_reads_around_the_lock_page(tmp_path: Path, prefetch: str) -> None:
     pages = ((n, page(n)) for n in range(1, commit + 1) if n != lock)
     with Replica.open(tmp_path.as_uri()) as replica:
         replica.write(9, 1, 1, encode(header, pages), timestamp=header.timestamp)
-    db = vfsstream.connect(tmp_path.as_uri(), poll_interval="1h", prefetch=prefetch)
+    db = vfsstream.connect(tmp_path.as_uri(), poll_interval="1h")
     assert db.pragma("page_count") == commit
     file = file_of(db)
     assert file is not None

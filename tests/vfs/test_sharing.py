@@ -20,6 +20,8 @@ from vfsstream.stores.file import FileStore
 from vfsstream.vfs.registry import registry
 from vfsstream.vfs.vfs import file_of
 
+pytestmark = pytest.mark.modes
+
 
 @pytest.fixture
 def primary(tmp_path: Path) -> Iterator[Recorder]:
@@ -70,10 +72,9 @@ def test_a_hundred_connections_in_sixteen_threads(primary: Recorder, monkeypatch
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("prefetch", ["off", "auto"])
-def test_a_child_process_reads_and_follows(primary: Recorder, prefetch: str) -> None:
+def test_a_child_process_reads_and_follows(primary: Recorder) -> None:
     filled(primary, 400)
-    db = vfsstream.connect(primary.url, prefetch=prefetch, poll_interval="100ms")
+    db = vfsstream.connect(primary.url, poll_interval="100ms")
     db.execute("SELECT count(*) FROM sqlite_schema").fetchall()
     child = os.fork()
     if child == 0:
