@@ -46,6 +46,7 @@ class Writer:
         self.listing = None
         self.full_reads = 0
         self.forgotten = 0
+        self.compared = 0
         self.told = lambda info, full: None
 
     @property
@@ -80,6 +81,9 @@ class Writer:
 
     def snapshot_written(self, txid: int) -> None:
         self.needs_snapshot = self.needs_snapshot and txid < self.position
+
+    def compare_again(self) -> None:
+        self.compared += 1
 
     @contextmanager
     def snapshot_pages(self) -> Iterator[tuple[Header, Iterator[tuple[int, bytes]]]]:

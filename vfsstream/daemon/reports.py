@@ -97,6 +97,11 @@ class Reports:
         elif isinstance(event, timetable.ProblemsFound):
             for problem in event.problems:
                 log.warn("validation", db=path, problem=problem)
+        elif isinstance(event, timetable.FilesLost):
+            names = ", ".join(f"{info.level}/{info.name}" for info in event.infos[:5])
+            message = f"{len(event.infos)} files were deleted by somebody else: {names}"
+            log.error("the replica lost files", db=path, error=message)
+            self._note(event.at, path, "the replica lost files", message)
         elif isinstance(event, timetable.MaintenanceFailed):
             self._error(event, f"{event.task} failed", event.error)
 

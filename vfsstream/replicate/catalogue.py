@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 
-from vfsstream.ltx.names import LEVELS, SNAPSHOT_LEVEL
+from vfsstream.ltx.names import LEVELS, SNAPSHOT_LEVEL, TXID
 from vfsstream.plan.files import FileInfo
 from vfsstream.replica.replica import Replica
 
@@ -43,6 +43,21 @@ class Catalogue:
         found = set(replica.files(level))
         with self._lock:
             self._levels[level] = found
+
+    def missing(self, replica: Replica, levels: Sequence[int]) -> list[FileInfo]:
+        """List some levels again: the files that should be there and are not. They are forgotten here."""
+        before = {level: self.files(level) for level in levels}
+        first = min((files[0].min_txid for files in before.values() if files), default=TXID(1))
+        listing = replica.all_files(levels, first)
+        lost: list[FileInfo] = []
+        for level, files in before.items():
+            there = {(info.min_txid, info.max_txid) for info in listing[level]}
+            lost += [info for info in files if (info.min_txid, info.max_txid) not in there]
+        with self._lock:
+            lost = [info for info in lost if info in self._levels[info.level]]  # else deleted by us meanwhile
+            for info in lost:
+                self._levels[info.level].discard(info)
+        return lost
 
     def add(self, info: FileInfo) -> None:
         """A file was written; an older one of the same name is forgotten."""

@@ -69,6 +69,7 @@ class Database(LocalDatabase):
         self._last_upload_at: datetime | None = None
         self._uploader: Uploader | None = None
         self._contact_due = 0.0
+        self._must_compare = False
 
     # --- life -----------------------------------------------------------------------------------------------
 
@@ -168,7 +169,7 @@ class Database(LocalDatabase):
         uploader = self._uploader
         if uploader is None or not self._is_open or isinstance(self._upload_error, ConflictError):
             return False
-        behind = uploader.position is None or uploader.position < self._position
+        behind = uploader.position is None or self._must_compare or uploader.position < self._position
         return behind and self._position > 0 and self._upload_backoff.ready(time.monotonic())
 
     def step(self) -> None:
@@ -218,7 +219,9 @@ class Database(LocalDatabase):
             if deadline is not None and time.monotonic() >= deadline:
                 raise DeadlineExceeded(f"no time left to upload {self.path}")
             now = time.monotonic()
-            if uploader.position is None or (now >= self._contact_due and uploader.position < self._position):
+            due = now >= self._contact_due and (uploader.position or 0) < self._position
+            if uploader.position is None or self._must_compare or due:
+                self._must_compare = False
                 uploader.forget_contact()
                 self._contact_due = now + self.settings.contact_interval.total_seconds()
             try:
@@ -232,6 +235,10 @@ class Database(LocalDatabase):
             if failures:
                 self._emit(events.Recovered(str(self.path), events.now(), "upload", failures))
             return reached
+
+    def compare_again(self) -> None:
+        """The replica lost files: before anything else, compare it with the local files and upload what it lacks."""
+        self._must_compare = True
 
     def report(self, error: VfsstreamError) -> None:
         """Something that was done for this database on the remote failed: show it in status and events."""
@@ -297,8 +304,8 @@ class Database(LocalDatabase):
 
     @property
     def replica_position(self) -> TXID | None:
-        """Everything up to here is in the replica; ``None`` before the first contact."""
-        return self._uploader.position if self._uploader is not None else None
+        """Everything up to here is in the replica; ``None`` while that is not known."""
+        return self._uploader.position if self._uploader is not None and not self._must_compare else None
 
     @property
     def needs_snapshot(self) -> bool:

@@ -9,29 +9,28 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 from vfsstream.errors import Interrupted, MissingError, VfsstreamError
-from vfsstream.ltx.header import Header
 from vfsstream.ltx.names import SNAPSHOT_LEVEL, TXID
 from vfsstream.plan.compaction import plan_compaction
 from vfsstream.plan.contiguity import find_problems
 from vfsstream.plan.files import FileInfo
 from vfsstream.plan.restore import restore_plan
 from vfsstream.plan.retention import L0State, l0_states
-from vfsstream.replica.replica import Replica
+from vfsstream.replicate.audit import Audit
 from vfsstream.replicate.catalogue import Catalogue
 from vfsstream.replicate.compactor import Compactor
 from vfsstream.replicate.events import Event, Observer
+from vfsstream.replicate.maintained import Maintained
 from vfsstream.replicate.retention import Retention, RetentionResult
 from vfsstream.replicate.schedule import TrustedClock, seconds_to_next_run, spread, too_early
 from vfsstream.replicate.snapshot import take_snapshot
 from vfsstream.replicate.timetable import (
     Compacted,
+    FilesLost,
     MaintenanceFailed,
     MaintenanceSettings,
     ProblemsFound,
@@ -39,31 +38,11 @@ from vfsstream.replicate.timetable import (
     SnapshotTaken,
 )
 
-__all__ = ["Maintained", "Maintenance"]
+__all__ = ["Maintenance"]
 
-Pages = Iterator[tuple[int, bytes | memoryview]]
-
-
-class Maintained(Protocol):
-    """What maintenance needs of a database."""
-
-    @property
-    def path(self) -> Path: ...
-    @property
-    def replica(self) -> Replica: ...
-    @property
-    def replica_position(self) -> TXID | None: ...
-    @property
-    def needs_snapshot(self) -> bool: ...
-    @property
-    def listing(self) -> Mapping[int, Sequence[FileInfo]] | None: ...
-    def local_file(self, txid: int) -> Path | None: ...
-    def forget_local(self, max_txid: int) -> None: ...
-    def snapshot_written(self, txid: TXID) -> None: ...
-    def snapshot_pages(self) -> AbstractContextManager[tuple[Header, Pages]]: ...
-
-
-_Task = int | Literal["l0", "validate"]
+_Task = int | Literal["l0", "validate", "audit"]
+_ALWAYS = frozenset({"validate", "audit"})
+_NAMES: dict[_Task, str] = {"l0": "level-0 retention", "audit": "the look at the replica"}
 _FIRST_RETRY, _LAST_RETRY = 2.0, 300.0
 
 
@@ -105,10 +84,13 @@ class Maintenance:
         self._due: dict[_Task, float] = dict.fromkeys(self._tasks(), monotonic())
         self._first = set(self._due)
         self._must_retire = False
+        idle = self.settings.idle_audit_interval
+        early = timedelta(seconds=spread(str(database.path), idle, idle))  # not all databases at the same moment
+        self._audit = Audit(self.settings.audit_interval, idle - early, monotonic())
 
     def _tasks(self) -> list[_Task]:
         """In the order in which they run when all are due: a snapshot before what relies on it."""
-        tasks: list[_Task] = [SNAPSHOT_LEVEL, *range(1, len(self.settings.levels) + 1), "l0"]
+        tasks: list[_Task] = ["audit", SNAPSHOT_LEVEL, *range(1, len(self.settings.levels) + 1), "l0"]
         return [*tasks, "validate"] if self.settings.validation_interval else tasks
 
     def uploaded(self, info: FileInfo, *, full: bool) -> None:
@@ -120,7 +102,7 @@ class Maintenance:
                 self._early.append(info)
             if full:
                 self._full = info
-            self._dirty |= {1, SNAPSHOT_LEVEL, "l0"}
+            self._dirty |= {1, SNAPSHOT_LEVEL, "l0", "audit"}
 
     def seconds_until_due(self) -> float:
         """How long nothing has to be done; 0 when something is due. No request, no waiting."""
@@ -129,18 +111,23 @@ class Maintenance:
         if self.database.needs_snapshot and not self._failures.get(SNAPSHOT_LEVEL):
             return 0.0
         with self._lock:
-            due = [at for task, at in self._due.items() if task in self._dirty or task == "validate"]
-        return max(0.0, min(due) - self._monotonic()) if due else 60.0
+            due = [self._due_at(task) for task in self._due if task in self._dirty or task in _ALWAYS]
+        return max(0.0, min(due) - self._monotonic())
+
+    def _due_at(self, task: _Task) -> float:
+        """When a task runs, if there is something to do for it. The lock is held."""
+        looks = self._audit.due(changed="audit" in self._dirty) if task == "audit" else 0.0
+        return max(self._due[task], looks)
 
     def run(self) -> None:
         """Do everything that is due. Never raises for what a store or a file does: see ``errors`` and the events."""
         if self.database.replica_position is None:
             return
         for task in self._tasks():
-            if self._stop.is_set():
+            if self._stop.is_set() or self.database.replica_position is None:
                 return
             urgent = task == SNAPSHOT_LEVEL and self.database.needs_snapshot
-            if not urgent and (self._due[task] > self._monotonic() or self._is_clean(task)):
+            if not urgent and not self._is_due(task):
                 continue
             if urgent and self._failures.get(task) and self._due[task] > self._monotonic():
                 continue
@@ -173,12 +160,12 @@ class Maintenance:
         ]
         return [result for result in results if result != RetentionResult()]
 
-    def _is_clean(self, task: _Task) -> bool:
+    def _is_due(self, task: _Task) -> bool:
         with self._lock:
-            return task not in self._dirty and task != "validate"
+            return (task in self._dirty or task in _ALWAYS) and self._due_at(task) <= self._monotonic()
 
     def _attempt(self, task: _Task) -> None:
-        name = f"level {task}" if isinstance(task, int) else {"l0": "level-0 retention"}.get(task, task)
+        name = f"level {task}" if isinstance(task, int) else _NAMES.get(task, task)
         try:
             self._load()
             self._perform(task)
@@ -189,13 +176,14 @@ class Maintenance:
             self.errors[name] = error
             self._due[task] = self._monotonic() + min(_LAST_RETRY, _FIRST_RETRY * 2 ** (count - 1))
             if isinstance(error, MissingError):
-                self.catalogue.loaded = False  # somebody deleted files: look again
+                self._audit.hurried = True  # somebody deleted files
             self._tell(MaintenanceFailed(*self._stamp(), name, error, count))
             return
         self._failures.pop(task, None)
         self.errors.pop(name, None)
         self._first.discard(task)
-        self._due[task] = self._monotonic() + self._pause(task)
+        if task != "audit":
+            self._due[task] = self._monotonic() + self._pause(task)
 
     def _pause(self, task: _Task) -> float:
         interval = self._interval(task)
@@ -206,7 +194,7 @@ class Maintenance:
     def _interval(self, task: _Task) -> timedelta:
         if task == "l0":
             return self.settings.l0_check_interval
-        if task == "validate":
+        if isinstance(task, str):
             return self.settings.validation_interval
         return self.settings.snapshot_interval if task == SNAPSHOT_LEVEL else self.settings.levels[task - 1]
 
@@ -228,7 +216,9 @@ class Maintenance:
             self._due[SNAPSHOT_LEVEL] = self._monotonic()
 
     def _perform(self, task: _Task) -> None:
-        if task == SNAPSHOT_LEVEL:
+        if task == "audit":
+            self._look_for_losses()
+        elif task == SNAPSHOT_LEVEL:
             self._snapshot()
         elif task == "l0":
             self._retire_l0()
@@ -238,6 +228,24 @@ class Maintenance:
                 self._tell(ProblemsFound(*self._stamp(), tuple(problems)))
         else:
             self._compact(task)
+
+    def _look_for_losses(self) -> None:
+        with self._lock:
+            changed = "audit" in self._dirty
+            self._dirty.discard("audit")
+        used = (level for level, files in self.catalogue.all().items() if files)
+        try:
+            lost = self.catalogue.missing(self.database.replica, self._audit.levels(used, changed=changed))
+        except VfsstreamError:
+            with self._lock:
+                self._dirty.add("audit")
+            raise
+        if lost or self._audit.hurried:
+            self.catalogue.loaded = False
+        self._audit.made(self._monotonic())
+        if lost:
+            self.database.compare_again()
+            self._tell(FilesLost(*self._stamp(), tuple(lost)))
 
     def _compact(self, level: int) -> None:
         newest = self.catalogue.newest(level)

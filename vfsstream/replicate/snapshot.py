@@ -21,7 +21,7 @@ from vfsstream.replicate.compactor import Compactor
 
 if TYPE_CHECKING:
     from vfsstream.replicate.image import Pages
-    from vfsstream.replicate.maintenance import Maintained
+    from vfsstream.replicate.maintained import Maintained
 
 __all__ = ["SnapshotWay", "snapshot_from_database", "take_snapshot"]
 

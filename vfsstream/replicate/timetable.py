@@ -17,6 +17,7 @@ from vfsstream.replicate.snapshot import SnapshotWay
 
 __all__ = [
     "Compacted",
+    "FilesLost",
     "MaintenanceFailed",
     "MaintenanceSettings",
     "ProblemsFound",
@@ -35,6 +36,10 @@ class MaintenanceSettings:
         retention: what is kept how long.
         l0_check_interval: between two looks for old level-0 files.
         validation_interval: between two checks of every level's order; zero switches them off.
+        audit_interval: between two looks whether the replica of a database that changes still holds its level 0 (every
+            tenth time: all levels); zero switches them off. What is missing is uploaded again, or a snapshot replaces
+            it.
+        idle_audit_interval: the same for a database that does not change, always all levels.
         limits: of one merge.
     """
 
@@ -43,6 +48,8 @@ class MaintenanceSettings:
     retention: RetentionPolicy = field(default_factory=RetentionPolicy)
     l0_check_interval: timedelta = timedelta(seconds=15)
     validation_interval: timedelta = timedelta(0)
+    audit_interval: timedelta = timedelta(seconds=30)
+    idle_audit_interval: timedelta = timedelta(hours=24)
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -51,6 +58,9 @@ class MaintenanceSettings:
         for name in ("snapshot_interval", "l0_check_interval"):
             if getattr(self, name) <= timedelta(0):
                 raise UsageError(f"{name} must be positive, found {getattr(self, name)}")
+        for name in ("audit_interval", "idle_audit_interval"):
+            if getattr(self, name) < timedelta(0):
+                raise UsageError(f"{name} must not be negative, found {getattr(self, name)}")
         for number, interval in enumerate(self.levels, 1):
             if interval <= timedelta(0):
                 raise UsageError(f"the interval of level {number} must be positive, found {interval}")
@@ -87,6 +97,13 @@ class ProblemsFound(Event):
     """Neighbours in a level do not follow one another."""
 
     problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FilesLost(Event):
+    """Files of the replica are gone that nobody here deleted. The replica is compared with the local files anew."""
+
+    infos: tuple[FileInfo, ...]
 
 
 @dataclass(frozen=True, slots=True)
