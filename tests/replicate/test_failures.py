@@ -23,6 +23,8 @@ from vfsstream.replicate.events import Event, FullImage, Rebased, Stalled, Stall
 from vfsstream.replicate.localfiles import LocalFiles, meta_path_for
 from vfsstream.replicate.replicator import Replicator, ensure_base, once
 from vfsstream.replicate.restore import restore
+from vfsstream.replicate.service import Service
+from vfsstream.replicate.servicestatus import ServiceSettings
 from vfsstream.replicate.settings import Settings
 from vfsstream.replicate.source import Source
 from vfsstream.stores.memory import MemoryStore
@@ -405,6 +407,63 @@ def test_a_file_lost_before_its_upload_leaves_a_base_not_a_hole(case: Case) -> N
     (case.level0 / f"{3:016x}-{3:016x}.ltx").unlink()
     case.turn()
     case.same()
+
+
+@pytest.mark.parametrize("lost", [2, 3, 4])
+def test_a_file_lost_before_its_upload_is_replaced_before_anything_is_acknowledged(case: Case, lost: int) -> None:
+    """The last one, too, and without another commit."""
+    remote = Flaky()
+    with Database(case.path, remote.replica) as database:
+        database.sync_and_wait()
+        remote.up = False
+        for _ in range(3):
+            case.write()
+            database.sync()
+        with pytest.raises(StoreError):
+            database.upload()
+        database.local.path(lost).unlink()
+        remote.up = True
+        assert database.sync_and_wait(10) == 4
+        restore(remote.replica, case.target)
+        assert contents(case.target) == contents(case.writer)
+        assert not database.needs_snapshot
+
+
+def test_the_newest_file_lost_before_its_upload_is_replaced_without_anybody_asking(case: Case) -> None:
+    remote = Flaky()
+    settings = ServiceSettings(database=Settings(max_backoff=timedelta(seconds=0.2)))
+    with Service(settings) as service:
+        service.register(case.path, lambda: remote.replica)
+        service.sync(case.path)
+        remote.up = False
+        case.write()
+        newest = service.sync(case.path, wait=False)
+        (case.level0 / f"{newest:016x}-{newest:016x}.ltx").unlink()
+        remote.up = True
+
+        def is_whole() -> bool:
+            case.target.unlink(missing_ok=True)
+            restore(remote.replica, case.target)
+            return contents(case.target) == contents(case.writer)
+
+        wait_until(is_whole, "the commit in the replica")
+        case.target.unlink()
+
+
+def test_a_service_acknowledges_only_what_has_a_base(case: Case) -> None:
+    remote = Flaky()
+    with Service() as service:
+        service.register(case.path, lambda: remote.replica)
+        service.sync(case.path)
+        remote.up = False
+        for _ in range(3):
+            case.write()
+            service.sync(case.path, wait=False)
+        (case.level0 / f"{3:016x}-{3:016x}.ltx").unlink()
+        remote.up = True
+        service.sync(case.path)
+        restore(remote.replica, case.target)
+        assert contents(case.target) == contents(case.writer)
 
 
 @pytest.mark.interop

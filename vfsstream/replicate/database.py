@@ -63,6 +63,7 @@ class Database(LocalDatabase):
         self._owns_replica = isinstance(replica, str)
         self.replica = Replica.open(replica) if isinstance(replica, str) else replica
         self._upload_lock = threading.RLock()  # taken before _capture_lock, never after
+        self._base_lock = threading.Lock()  # held by the one who writes a snapshot because the replica has no base
         interval, longest = self.settings.sync_interval, self.settings.max_backoff
         self._upload_backoff = Backoff(interval.total_seconds(), longest.total_seconds())
         self._upload_error: VfsstreamError | None = None
@@ -256,8 +257,11 @@ class Database(LocalDatabase):
         self._lag.uploaded(info.max_txid)
         self._emit(events.Uploaded(str(self.path), events.now(), info, full, page_size))
 
-    def sync_and_wait(self, timeout: float = 30.0) -> TXID:
-        """Capture and upload; when it returns, everything committed before the call is in the replica.
+    def sync_and_wait(self, timeout: float = 30.0, give_base: Callable[[float], None] | None = None) -> TXID:
+        """Capture and upload; when it returns, everything committed before the call can be restored.
+
+        Args:
+            give_base: called with a deadline when that takes a snapshot; by default :meth:`ensure_base`.
 
         Raises:
             DeadlineExceeded: not within ``timeout`` seconds; the last failure is chained.
@@ -273,6 +277,8 @@ class Database(LocalDatabase):
                 if reached >= self._position and self._position > 0:
                     wanted = self.sync()  # after a rebase the content has a higher TXID than before
                     if self.upload() >= wanted:
+                        if self.needs_snapshot:
+                            (give_base or self.ensure_base)(deadline)
                         return wanted
             except (StoreError, DiskFull) as error:
                 if time.monotonic() >= deadline or (isinstance(error, StoreError) and not error.retryable):
@@ -292,8 +298,15 @@ class Database(LocalDatabase):
         """
         from vfsstream.replicate.snapshot import snapshot_from_database
 
-        if self.needs_snapshot:
-            self.snapshot_written(snapshot_from_database(self, deadline=deadline).max_txid)
+        if not self.needs_snapshot:
+            return
+        if not self._base_lock.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic())):
+            raise DeadlineExceeded(f"another thread has not finished a snapshot of {self.path} in time")
+        try:
+            if self.needs_snapshot:
+                self.snapshot_written(snapshot_from_database(self, deadline=deadline).max_txid)
+        finally:
+            self._base_lock.release()
 
     def snapshot_written(self, txid: int) -> None:
         """A snapshot at ``txid`` reached the replica, so that it has a base again."""

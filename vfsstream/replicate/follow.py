@@ -133,7 +133,9 @@ class Follower:
             fresh.unlink(missing_ok=True)
         write_txid_file(self.output, result.txid)
         self.txid = result.txid
-        self._observe(FollowEvent("restored", self.txid, len(result.files), result.size // _page_size(self.output)))
+        self._observe(
+            FollowEvent("restored", self.txid, len(result.files), result.size // _page_size(self.output))
+        )
 
     def step(self) -> bool:
         """Look once and apply everything that is new, in one transaction of the copy.

@@ -222,7 +222,21 @@ class Service:
         managed = self._find(path)
         if not managed.enabled:
             raise DatabaseError(f"{managed.database.path} is stopped")
-        return managed.database.sync_and_wait(timeout) if wait else managed.database.sync()
+        if not wait:
+            return managed.database.sync()
+        return managed.database.sync_and_wait(timeout, lambda deadline: self._give_base(managed, deadline))
+
+    def _give_base(self, managed: Managed, deadline: float) -> None:
+        """Have maintenance write the snapshot without which the newest state cannot be restored."""
+        while managed.database.needs_snapshot:
+            self._scheduler.maintain(managed)
+            if not managed.database.needs_snapshot:
+                return
+            if time.monotonic() >= deadline or not managed.enabled:
+                raise DeadlineExceeded(f"{managed.database.path} got no snapshot in time") from next(
+                    iter(managed.maintenance.errors.values()), None
+                )
+            time.sleep(0.05)
 
     def maintain(self, path: str | os.PathLike[str]) -> None:
         """Do in this thread what compaction, snapshots and retention have due, unless a worker is at it."""
@@ -255,7 +269,7 @@ class Service:
         return {str(path): reached for path, reached in found if reached is not None}
 
     def behind(self, within: timedelta) -> list[str]:
-        """Databases whose replica misses something older than this, or that was never reached.
+        """Databases whose replica misses something older than this, has no base, or was never reached.
 
         A heartbeat is due when there is a database and this is empty.
         """
@@ -264,7 +278,10 @@ class Service:
         for one in self.status():
             state = one.database
             if one.enabled and (
-                state.lag_seconds > limit or state.replica_position is None or state.state == "blocked"
+                state.lag_seconds > limit
+                or state.replica_position is None
+                or state.needs_snapshot
+                or state.state == "blocked"
             ):
                 late.append(state.path)
         return late

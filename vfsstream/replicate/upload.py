@@ -253,6 +253,7 @@ class Uploader:
                 self._verify(txid)
         except FileNotFoundError as error:
             self._sent_here.pop(txid, None)
+            self.forget_contact()  # which finds that a snapshot must take its place
             raise StoreError(f"{path} vanished before it was uploaded", retryable=True) from error
         except LtxError as error:
             self.local.set_aside(txid)
