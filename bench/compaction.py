@@ -9,6 +9,7 @@ levels of seconds instead of minutes; what lies in the two folders at the end is
 
 from __future__ import annotations
 
+import argparse
 import os
 import random
 import resource
@@ -122,24 +123,38 @@ def compare_cpu(root: Path) -> None:
     print(f"  litestream {theirs:6.2f} CPU s  {1000 * theirs / size:5.2f} ms/MB   ratio {theirs / ours:.1f}")
 
 
-def compare_bytes(root: Path, seconds: float = 40) -> None:
+ACCELERATED = (timedelta(seconds=1), timedelta(seconds=5), timedelta(seconds=15))
+
+
+def timetables(accelerated: bool) -> tuple[str, MaintenanceSettings]:
+    """The same timetable for both: levels of seconds, or what they do when nothing is configured."""
+    if not accelerated:
+        return "", MaintenanceSettings()
+    levels = ", ".join(f"{{interval: {int(interval.total_seconds())}s}}" for interval in ACCELERATED)
+    theirs = (
+        f"levels: [{levels}]\nsnapshot: {{interval: 1h, retention: 24h}}\n"
+        "l0-retention: 5s\nl0-retention-check-interval: 1s\n"
+    )
+    return theirs, MaintenanceSettings(
+        levels=ACCELERATED,
+        snapshot_interval=timedelta(hours=1),
+        l0_check_interval=timedelta(seconds=1),
+        retention=RetentionPolicy(l0=timedelta(seconds=5)),
+    )
+
+
+def compare_bytes(root: Path, seconds: float, accelerated: bool) -> None:
     """The same writes to two databases, replicated by each."""
     ours, theirs = root / "ours.db", root / "theirs.db"
     connections = []
     for path in (ours, theirs):
         random.seed(1)
         connections.append(load(path, 20))
+    timing, timetable = timetables(accelerated)
     config = root / "bytes.yml"
     config.write_text(
-        "levels: [{interval: 1s}, {interval: 5s}, {interval: 15s}]\nsnapshot: {interval: 1h, retention: 24h}\n"
-        f"l0-retention: 5s\nl0-retention-check-interval: 1s\ndbs:\n  - path: {theirs}\n"
+        f"{timing}dbs:\n  - path: {theirs}\n"
         f"    monitor-interval: 200ms\n    replica: {{type: file, path: {root / 'theirs'}, sync-interval: 200ms}}\n"
-    )
-    timetable = MaintenanceSettings(
-        levels=(timedelta(seconds=1), timedelta(seconds=5), timedelta(seconds=15)),
-        snapshot_interval=timedelta(hours=1),
-        l0_check_interval=timedelta(seconds=1),
-        retention=RetentionPolicy(l0=timedelta(seconds=5)),
     )
     child = subprocess.Popen(
         [LITESTREAM, "replicate", "-config", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -160,17 +175,21 @@ def compare_bytes(root: Path, seconds: float = 40) -> None:
         name: sum(p.stat().st_size for p in (root / name).rglob("*.ltx")) / 1e6 for name in ("ours", "theirs")
     }
     ratio = sizes["theirs"] / sizes["ours"]
-    print(
-        f"bytes stored after {seconds:.0f} s at levels of 1, 5 and 15 s, database of {ours.stat().st_size / 1e6:.0f} MB"
-    )
+    levels = "levels of 1, 5 and 15 s" if accelerated else "the default timetable"
+    print(f"bytes stored after {seconds:.0f} s at {levels}, database of {ours.stat().st_size / 1e6:.0f} MB")
     print(f"  vfsstream {sizes['ours']:.1f} MB, litestream {sizes['theirs']:.1f} MB   ratio {ratio:.1f}")
 
 
 def main() -> None:
     """Run both comparisons."""
-    for compare in (compare_cpu, compare_bytes):
-        with tempfile.TemporaryDirectory(prefix="vfsstream-bench-") as root:
-            compare(Path(root))
+    parser = argparse.ArgumentParser(prog="python -m bench.compaction", description=main.__doc__)
+    parser.add_argument("--seconds", type=float, default=40, help="of writing, for the bytes stored")
+    parser.add_argument("--default-timetable", action="store_true", help="instead of levels of seconds")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="vfsstream-bench-") as root:
+        compare_cpu(Path(root))
+    with tempfile.TemporaryDirectory(prefix="vfsstream-bench-") as root:
+        compare_bytes(Path(root), given.seconds, not given.default_timetable)
 
 
 if __name__ == "__main__":
