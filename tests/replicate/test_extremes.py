@@ -17,6 +17,7 @@ from pathlib import Path
 import apsw
 import pytest
 
+from tests.replicate.case import Case
 from tests.replicate.live import (
     clear,
     connect,
@@ -26,21 +27,12 @@ from tests.replicate.live import (
     restore_theirs,
     run_python,
 )
-from tests.replicate.test_failures import Case
 from vfsstream.replica import Replica
 from vfsstream.replicate.database import Database
 from vfsstream.replicate.localfiles import meta_path_for
 from vfsstream.replicate.replicator import once
 from vfsstream.replicate.restore import restore
 from vfsstream.replicate.wal import WAL_HEADER_SIZE, frame_size
-
-
-@pytest.fixture
-def case(tmp_path: Path) -> Iterator[Case]:
-    made = Case(tmp_path)
-    yield made
-    made.writer.close()
-
 
 # --- crashes ----------------------------------------------------------------------------------------------------
 
@@ -66,8 +58,7 @@ def test_a_crash_between_the_first_file_of_a_new_page_size_and_its_snapshot(
     database.sync()
     if uploaded:
         database.upload()
-    with database._capture_lock:
-        database._close_local()
+    case.crash(database)
     case.write()
     case.turn()
     case.same()
@@ -86,10 +77,7 @@ def test_the_local_state_is_lost_before_the_snapshot_of_a_new_page_size(case: Ca
     database = case.database()
     database.sync()
     database.upload()
-    with database._capture_lock:
-        database._close_local()
-    shutil.rmtree(meta_path_for(case.path))
-    (case.replica / "lock.json").unlink()  # its time is over
+    case.crash(database, keep_local_state=False)
     case.write()
     case.turn()
     assert contents(restore_theirs(litestream, case.replica, case.target)) == contents(case.writer)
@@ -105,10 +93,7 @@ def test_the_local_state_is_lost_before_the_replica_got_a_base(case: Case) -> No
     database = case.database()
     database.sync()
     database.upload()
-    with database._capture_lock:
-        database._close_local()
-    shutil.rmtree(meta_path_for(case.path))
-    (case.replica / "lock.json").unlink()
+    case.crash(database, keep_local_state=False)
     case.turn()
     case.same()
 

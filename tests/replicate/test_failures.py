@@ -7,19 +7,18 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import apsw
 import pytest
 
+from tests.replicate.case import Case, Flaky
 from tests.replicate.live import connect, contents, restore_ours, restore_theirs, wait_until
 from vfsstream.errors import DatabaseError, DiskFull, ForkDetected, LeaseHeld, StoreError
-from vfsstream.replica import Replica
 from vfsstream.replicate.capture import Capture
 from vfsstream.replicate.database import Database
-from vfsstream.replicate.events import Event, FullImage, Rebased, Stalled, StallEnded, Synced
+from vfsstream.replicate.events import Event, Rebased, Stalled, StallEnded, Synced
 from vfsstream.replicate.localfiles import LocalFiles, meta_path_for
 from vfsstream.replicate.replicator import Replicator, ensure_base, once
 from vfsstream.replicate.restore import restore
@@ -27,71 +26,6 @@ from vfsstream.replicate.service import Service
 from vfsstream.replicate.servicestatus import ServiceSettings
 from vfsstream.replicate.settings import Settings
 from vfsstream.replicate.source import Source
-from vfsstream.stores.memory import MemoryStore
-
-
-class Case:
-    """An application's database and a folder as replica."""
-
-    def __init__(self, root: Path) -> None:
-        self.root, self.path, self.replica = root, root / "app.db", root / "replica"
-        self.target = root / "restored.db"
-        self.events: list[Event] = []
-        self.writer = connect(self.path)
-        self.writer.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
-        self.write(20)
-
-    def write(self, rows: int = 5) -> None:
-        for _ in range(rows):
-            self.writer.execute("INSERT INTO t(x) VALUES(randomblob(1500))")
-
-    def database(self, **settings: object) -> Database:
-        made = Database(
-            self.path,
-            f"file://{self.replica}",
-            settings=Settings(**settings),  # type: ignore[arg-type]
-            observer=self.events.append,
-        )
-        made.open()
-        return made
-
-    def turn(self, **settings: object) -> None:
-        with self.database(**settings) as database:
-            once(database)
-
-    @property
-    def level0(self) -> Path:
-        return meta_path_for(self.path) / "ltx" / "0"
-
-    def newest_local(self) -> Path:
-        return max(self.level0.glob("*.ltx"))
-
-    def reasons(self) -> list[str]:
-        return [event.reason for event in self.events if isinstance(event, FullImage)]
-
-    def same(self) -> None:
-        assert contents(restore_ours(self.replica, self.target)) == contents(self.writer)
-
-
-@pytest.fixture
-def case(tmp_path: Path) -> Iterator[Case]:
-    made = Case(tmp_path)
-    yield made
-    made.writer.close()
-
-
-class Flaky:
-    """A remote that can be switched off."""
-
-    def __init__(self) -> None:
-        self.up = True
-        self.store = MemoryStore(fault=self.fault)
-        self.replica = Replica(self.store)
-
-    def fault(self, operation: str, key: str) -> None:
-        if not self.up:
-            raise StoreError("the remote is away", retryable=True)
-
 
 # --- the remote -------------------------------------------------------------------------------------------------
 

@@ -55,6 +55,7 @@ from pathlib import Path
 import apsw
 import pytest
 
+from tests.replicate.case import Case
 from tests.replicate.live import (
     connect,
     contents,
@@ -64,7 +65,6 @@ from tests.replicate.live import (
     run_python,
     wait_until,
 )
-from tests.replicate.test_failures import Case
 from tests.replicate.test_kill import REPLICATOR, finish
 from vfsstream.errors import DatabaseError, StoreError
 from vfsstream.replica import Replica
@@ -76,14 +76,6 @@ from vfsstream.replicate.restore import restore
 from vfsstream.replicate.settings import Settings
 from vfsstream.stores.base import ObjectInfo, Source
 from vfsstream.stores.memory import MemoryStore
-
-
-@pytest.fixture
-def case(tmp_path: Path) -> Iterator[Case]:
-    made = Case(tmp_path)
-    yield made
-    made.writer.close()
-
 
 # --- the disk ---------------------------------------------------------------------------------------------------
 
