@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vfsstream.ltx.checksum import crc64
-from vfsstream.replicate.localfiles import disk_errors, replace_file
+from vfsstream.replicate.localfiles import disk_errors
+from vfsstream.stores.smallfile import replace_file
 
 if TYPE_CHECKING:
     import numpy as np

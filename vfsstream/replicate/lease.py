@@ -16,8 +16,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from vfsstream.errors import AlreadyExists, LeaseHeld, NotFound
-from vfsstream.replicate.localfiles import replace_file
 from vfsstream.stores.base import Store
+from vfsstream.stores.smallfile import replace_file
 
 __all__ = ["Lease", "LeaseRecord"]
 

@@ -21,7 +21,7 @@ from vfsstream.stores.writeback import WriteBehind
 if TYPE_CHECKING:
     from vfsstream.ltx import Header
 
-__all__ = ["LocalFiles", "disk_errors", "meta_path_for", "replace_file"]
+__all__ = ["LocalFiles", "disk_errors", "meta_path_for"]
 
 _TEMP = ".tmp"
 _DAMAGED = ".damaged"
@@ -52,14 +52,6 @@ def disk_errors(step: str, path: Path, txid: int | None = None) -> Iterator[None
         if error.errno in _FULL:
             raise DiskFull(message, hint="free some space on the volume; replication goes on by itself") from error
         raise DatabaseError(message) from error
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a small file so that a reader finds the old or the new content."""
-    temp = path.with_name(path.name + _TEMP)
-    with open(temp, "wb", buffering=0) as file:
-        _Whole(file).write(data)
-    os.replace(temp, path)
 
 
 class LocalFiles:

@@ -11,7 +11,8 @@ import json
 from pathlib import Path
 
 from vfsstream.replicate.decide import Captured
-from vfsstream.replicate.localfiles import disk_errors, replace_file
+from vfsstream.replicate.localfiles import disk_errors
+from vfsstream.stores.smallfile import replace_file
 
 __all__ = ["StateRecord"]
 

@@ -24,8 +24,9 @@ from vfsstream.plan.files import FileInfo
 from vfsstream.plan.restore import restore_plan
 from vfsstream.replica import Replica
 from vfsstream.replicate.lease import Lease
-from vfsstream.replicate.localfiles import LocalFiles, disk_errors, replace_file
+from vfsstream.replicate.localfiles import LocalFiles, disk_errors
 from vfsstream.replicate.reconcile import Behind, Standing, behind, compare
+from vfsstream.stores.smallfile import replace_file
 
 __all__ = ["Uploader"]
 

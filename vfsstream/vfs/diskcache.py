@@ -25,6 +25,7 @@ from fastcrc.crc64 import go_iso
 from vfsstream.errors import OptionError
 from vfsstream.plan.files import FileInfo
 from vfsstream.replica.positioned import read_at, write_at
+from vfsstream.stores.smallfile import replace_file
 
 __all__ = ["DiskCache", "directory_for", "identity"]
 
@@ -130,10 +131,8 @@ class DiskCache:
         text = json.dumps(
             {"format": 1, "page_size": self.page_size, "slots": self.slots, "data": self._data, "files": files}
         )
-        temporary = self.directory / f"cache.json.{os.getpid()}-{secrets.token_hex(4)}"
         with contextlib.suppress(OSError):
-            temporary.write_text(text)
-            os.replace(temporary, self.directory / "cache.json")
+            replace_file(self.directory / "cache.json", text.encode(), shared=True)
 
     def learn(self, files: Iterable[FileInfo], *, now: bool = False) -> None:
         """These files belong to the same history; written down now and then."""

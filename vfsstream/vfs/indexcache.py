@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import secrets
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,14 +13,13 @@ from fastcrc.crc64 import go_iso
 
 from vfsstream.ltx import HEADER_SIZE
 from vfsstream.plan.files import FileInfo
+from vfsstream.stores.smallfile import replace_file
 from vfsstream.vfs.diskcache import identity
 
 __all__ = ["IndexCache"]
 
 KEEP = 7 * 24 * 3600.0
 """Seconds after which an index that no plan uses any more is removed."""
-
-
 MOST = 8192
 """Indexes kept at most."""
 
@@ -56,15 +54,9 @@ class IndexCache:
 
     def save(self, info: FileInfo, head: bytes, tail: bytes) -> None:
         """Keep the header and the index of a file."""
-        path = self._path(info)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
         body = head + tail
-        try:
-            temporary.write_bytes(body + int(go_iso(body)).to_bytes(8, "big"))
-            os.replace(temporary, path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+        with contextlib.suppress(OSError):
+            replace_file(self._path(info), body + int(go_iso(body)).to_bytes(8, "big"), shared=True)
 
     def prune(self, used: Iterable[FileInfo]) -> None:
         """Remove what has not been used for a week, and the oldest of too many; what is used now counts as used."""

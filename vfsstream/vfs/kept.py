@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import secrets
 import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -15,6 +13,7 @@ from vfsstream.errors import LtxError
 from vfsstream.ltx import HEADER_SIZE, index_start
 from vfsstream.ltx.names import TXID
 from vfsstream.plan.files import FileInfo
+from vfsstream.stores.smallfile import replace_file
 from vfsstream.vfs.indexcache import IndexCache
 from vfsstream.vfs.opening import LoadedFile, known_file
 from vfsstream.vfs.view import View
@@ -75,16 +74,11 @@ class KeptPlan:
             self.write()
 
     def write(self, age: float = 0.0) -> None:
-        """Write down what was the newest ``age`` seconds ago, under a temporary name first."""
+        """Write down what was the newest ``age`` seconds ago."""
         self._written = time.monotonic()
-        temporary = self._path.with_name(f"plan.json.{os.getpid()}-{secrets.token_hex(4)}")
-        try:
-            rows = [_row(info) for info in self._files]
-            temporary.write_text(json.dumps({"as_of": time.time() - age, "files": rows}))
-            os.replace(temporary, self._path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+        plan = {"as_of": time.time() - age, "files": [_row(info) for info in self._files]}
+        with contextlib.suppress(OSError):
+            replace_file(self._path, json.dumps(plan).encode(), shared=True)
 
     def close(self, age: float) -> None:
         """The last word; indexes that nobody needs any more are removed."""
