@@ -17,7 +17,8 @@ import pytest
 from tests.daemon.helpers import Daemon, daemon, make_database, until
 from vfsstream.cli.app import execute
 from vfsstream.daemon.logs import Log
-from vfsstream.daemon.verify import Paced, Subject, Verdict, Verifier, VerifySettings, due_at, load, save
+from vfsstream.daemon.verdict import Verdict, load, save
+from vfsstream.daemon.verify import Paced, Subject, Verifier, VerifySettings, due_at
 from vfsstream.errors import StoreError
 from vfsstream.replica import Replica
 from vfsstream.replicate.verify import verify

@@ -63,13 +63,11 @@ def _row(entry: Database, path: str) -> dict[str, Any]:
 
 def _verified(meta: str) -> dict[str, str]:
     """What the daemon found when it read the replica last, if it ever did."""
-    if not os.path.exists(os.path.join(meta, "vfsstream", "verified.json")):
-        return {}
     from pathlib import Path
 
-    from vfsstream.daemon.verify import load as load_verdict
+    from vfsstream.daemon import verdict as kept
 
-    verdict = load_verdict(Path(meta))
+    verdict = kept.load(Path(meta))
     if verdict is None:
         return {}
     return {"verified_at": rfc3339(verdict.at), "verified": "whole" if verdict.ok else verdict.problems[0]}

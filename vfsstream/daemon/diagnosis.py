@@ -9,7 +9,7 @@ from typing import Any
 
 from vfsstream.config.secrets import redact
 from vfsstream.daemon.control import rfc3339_nano
-from vfsstream.daemon.verify import Verdict
+from vfsstream.daemon.verdict import Verdict
 from vfsstream.replicate.service import ServiceStatus
 
 __all__ = ["diagnose"]

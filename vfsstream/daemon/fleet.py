@@ -27,7 +27,8 @@ from vfsstream.daemon.diagnosis import diagnose
 from vfsstream.daemon.logs import Log
 from vfsstream.daemon.manager import DatabaseState, NotManaged, NotRunning, SyncAnswer
 from vfsstream.daemon.settings import database_settings, maintenance_settings
-from vfsstream.daemon.verify import Subject, Verdict
+from vfsstream.daemon.verdict import Verdict
+from vfsstream.daemon.verify import Subject
 from vfsstream.errors import DatabaseError, VfsstreamError
 from vfsstream.replica.replica import Replica
 from vfsstream.replicate.directory import DirectorySettings, DirectoryWatcher

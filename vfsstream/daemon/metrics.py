@@ -18,10 +18,9 @@ from prometheus_client import (
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from vfsstream.daemon.manager import DatabaseState
-from vfsstream.daemon.verify import Verdict
+from vfsstream.daemon.verdict import Verdict
 from vfsstream.errors import CorruptError, NotFound
-from vfsstream.replicate import events
-from vfsstream.replicate import timetable as maintenance
+from vfsstream.replicate import events, timetable
 from vfsstream.stores.trace import Trace
 
 __all__ = ["CONTENT_TYPE", "Metrics"]
@@ -80,10 +79,10 @@ class Metrics:
             self._add("checkpoint_seconds", (path, mode), event.result.stall_seconds)
         elif isinstance(event, events.CheckpointFailed):
             self._add("checkpoint_error", (path, "TRUNCATE" if event.waited else "PASSIVE"))
-        elif isinstance(event, maintenance.MaintenanceFailed):
+        elif isinstance(event, timetable.MaintenanceFailed):
             if isinstance(event.error, CorruptError):  # what compaction reads and writes is always checked
                 self._add("verify_error", (path,))
-        elif isinstance(event, maintenance.ProblemsFound):
+        elif isinstance(event, timetable.ProblemsFound):
             self._add("verify_error", (path,))
         elif isinstance(event, events.FullImage):
             self._add("full_images", (path,))

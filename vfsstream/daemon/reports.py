@@ -11,7 +11,7 @@ from vfsstream.config.secrets import redact
 from vfsstream.daemon.logs import Log
 from vfsstream.daemon.manager import DatabaseState
 from vfsstream.daemon.metrics import Metrics
-from vfsstream.daemon.verify import Verdict
+from vfsstream.daemon.verdict import Verdict
 from vfsstream.errors import StoreError
 from vfsstream.replicate import events, timetable
 from vfsstream.stores.trace import Trace

@@ -7,17 +7,16 @@ used. What was found is kept beside the database's local state, so that a restar
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from vfsstream.daemon.logs import Log
+from vfsstream.daemon.verdict import Verdict, load, save
 from vfsstream.errors import Interrupted, VfsstreamError
 from vfsstream.ltx.names import TXID
 from vfsstream.plan.files import FileInfo
@@ -25,7 +24,7 @@ from vfsstream.replica.replica import Replica
 from vfsstream.replicate.schedule import spread
 from vfsstream.replicate.verify import VerifyReport, verify
 
-__all__ = ["Paced", "Subject", "Verdict", "Verifier", "VerifySettings", "due_at", "image_check", "load", "save"]
+__all__ = ["Paced", "Subject", "Verifier", "VerifySettings", "due_at", "image_check"]
 
 _LOOK = 5.0
 _RETRY = timedelta(minutes=1)
@@ -54,30 +53,6 @@ class VerifySettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """The result of one verification.
-
-    Attributes:
-        at: when it ended, aware UTC.
-        txid: newest TXID that can be restored.
-        problems: what is wrong; empty when all is well.
-    """
-
-    at: datetime
-    txid: int
-    files: int
-    checked: int
-    bytes: int
-    seconds: float
-    problems: tuple[str, ...] = ()
-
-    @property
-    def ok(self) -> bool:
-        """Nothing is wrong."""
-        return not self.problems
-
-
-@dataclass(frozen=True, slots=True)
 class Subject:
     """A database to verify: its directory of local state, and how its replica is opened."""
 
@@ -91,25 +66,6 @@ def due_at(path: str, last: Verdict | None, settings: VerifySettings, started: d
         shift = spread(path, 10 * _FIRST, _FIRST)
         return started + min(settings.interval, timedelta(seconds=shift))
     return last.at + (settings.interval if last.ok else min(settings.interval, _DAMAGED_RETRY))
-
-
-def save(meta: Path, verdict: Verdict) -> None:
-    """Keep a verdict beside the local state; without room or permission it is only kept in memory."""
-    path = meta / "vfsstream" / "verified.json"
-    temp = path.with_suffix(".tmp")
-    with contextlib.suppress(OSError):
-        temp.write_text(json.dumps({**asdict(verdict), "at": verdict.at.isoformat()}))
-        os.replace(temp, path)
-
-
-def load(meta: Path) -> Verdict | None:
-    """The verdict kept last, or ``None``."""
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        record = json.loads((meta / "vfsstream" / "verified.json").read_bytes())
-        problems = tuple(str(problem) for problem in record["problems"])
-        verdict = Verdict(**{**record, "at": datetime.fromisoformat(record["at"]), "problems": problems})
-        return verdict if verdict.at.tzinfo is not None else None
-    return None
 
 
 class Paced(Replica):
@@ -257,7 +213,7 @@ def _verdict(report: VerifyReport) -> Verdict:
     problems = report.problems
     if len(problems) > _SHOWN:
         problems = (*problems[:_SHOWN], f"and {len(problems) - _SHOWN} more")
-    made = Verdict(
-        datetime.now(UTC), int(report.txid), report.files, report.checked, report.bytes, report.seconds, problems
+    seconds = round(report.seconds, 3)
+    return Verdict(
+        datetime.now(UTC), int(report.txid), report.files, report.checked, report.bytes, seconds, problems
     )
-    return replace(made, seconds=round(made.seconds, 3))
