@@ -21,7 +21,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     modes = [mode for mode in MODES if not (remote and (mode.disk or mode.copy))]
     if node.get_closest_marker("soak") is not None:
         modes = [DEFAULT]
-    chosen = usual(f"{metafunc.module.__name__}.{metafunc.function.__name__}", modes)
+    chosen = usual(metafunc.module, metafunc.function.__name__, modes) if len(modes) > 1 else modes
     metafunc.parametrize(
         "mode",
         [pytest.param(mode, id=str(mode), marks=[] if mode in chosen else pytest.mark.soak) for mode in modes],

@@ -11,13 +11,11 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import apsw
 
 __all__ = ["DEFAULT", "MODES", "Mode", "on_the_copy", "usual"]
-
-ALWAYS = 1
-"""How many modes besides the default one each test sees in a run without the soak."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +72,11 @@ MODES = [
 ]
 
 
-def usual(test: str, modes: Sequence[Mode] = MODES) -> list[Mode]:
-    """The modes of a test in a run without the soak: the default one and a few others, in turn by its name."""
+def usual(module: ModuleType, test: str, modes: Sequence[Mode] = MODES) -> list[Mode]:
+    """The modes of a test in a run without the soak: the default one and another, in turn."""
     others = [mode for mode in modes if mode != DEFAULT]
-    start = zlib.crc32(test.encode())
-    return [DEFAULT, *(others[(start + step) % len(others)] for step in range(min(ALWAYS, len(others))))]
+    tests = [name for name in vars(module) if name.startswith("test_")]
+    return [DEFAULT, *others[(zlib.crc32(module.__name__.encode()) + tests.index(test)) % len(others) :][:1]]
 
 
 def on_the_copy(connect: Callable[..., apsw.Connection]) -> Callable[..., apsw.Connection]:
