@@ -207,6 +207,18 @@ def test_the_time_limit_reaches_every_wait() -> None:
     assert time_left(30) == 30
 
 
+def test_whoever_waits_for_the_whole_hears_the_cause_in_time() -> None:
+    """A pause that reaches beyond the limit of the operation around is not begun."""
+    started = time.monotonic()
+    with pytest.raises(DeadlineExceeded, match="the line is down"), deadline(5):
+        call_with_retry(failing_call, RetryPolicy(attempts=9, base_delay=20, max_delay=20, deadline=60), "get x")
+    assert time.monotonic() - started < 5
+
+
+def failing_call() -> None:
+    raise transient()
+
+
 def test_a_trace_tells_of_every_attempt() -> None:
     seen: list[Trace] = []
     inner = MemoryStore(fault=failing(1, transient))

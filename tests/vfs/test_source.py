@@ -11,7 +11,10 @@ import pytest
 from tests.vfs.replicas import make_database, snapshot
 from tests.vfs.shim import view_of
 from vfsstream.errors import DeadlineExceeded, Interrupted, NotFound, StoreError
+from vfsstream.replica import Replica
 from vfsstream.stores.base import Fetched
+from vfsstream.stores.memory import MemoryStore
+from vfsstream.stores.retry import RetryPolicy, RetryStore
 from vfsstream.vfs.source import SimpleSource
 
 
@@ -136,4 +139,23 @@ def test_a_read_of_another_view_that_found_its_file_gone_is_not_ours(pages: list
     thread.join(30)
     timer.join()
     assert lost == [replica.key(first)]
+    source.close()
+
+
+def test_a_store_that_tries_again_for_long_does_so_within_the_deadline(pages: list[bytes]) -> None:
+    """And its reason is told: who waits must not be left with the news that time has passed."""
+    inner = MemoryStore()
+    replica = snapshot(pages, store=inner)
+    view = view_of(replica)
+    patient = RetryPolicy(attempts=100, base_delay=20, max_delay=20, deadline=60)
+    source = SimpleSource(Replica(RetryStore(inner, patient)), cache_size=0, deadline=1)
+
+    def fail(*_: object) -> None:
+        raise StoreError("no route to the store", retryable=True)
+
+    inner.fault = fail
+    started = time.monotonic()
+    with pytest.raises(StoreError, match="no route to the store"):
+        source.read(view, 5, nothing)
+    assert time.monotonic() - started < 10
     source.close()

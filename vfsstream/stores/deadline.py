@@ -9,7 +9,7 @@ from contextvars import ContextVar
 
 from vfsstream.errors import DeadlineExceeded
 
-__all__ = ["deadline", "time_left"]
+__all__ = ["deadline", "nearest_end", "time_left"]
 
 _end: ContextVar[float | None] = ContextVar("vfsstream_deadline", default=None)
 
@@ -24,6 +24,11 @@ def deadline(seconds: float | None) -> Iterator[None]:
         yield
     finally:
         _end.reset(token)
+
+
+def nearest_end() -> float | None:
+    """The ``time.monotonic()`` at which the operation must have ended, if there is such a limit."""
+    return _end.get()
 
 
 def time_left(limit: float) -> float:

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from vfsstream.errors import AlreadyExists, DeadlineExceeded, Interrupted, NotFound, StoreError
 from vfsstream.stores.base import Fetched, ObjectInfo, Source, Store, chunks_of
-from vfsstream.stores.deadline import deadline
+from vfsstream.stores.deadline import deadline, nearest_end
 from vfsstream.stores.wrapper import StoreWrapper
 
 __all__ = ["POLICIES", "RetryPolicy", "RetryStore", "call_with_retry", "finish_with_retry", "policy_for"]
@@ -77,8 +77,11 @@ class _Attempts:
 
     @property
     def left(self) -> float | None:
-        limit = self.policy.deadline
-        return None if limit is None else self.started + limit - time.monotonic()
+        """Seconds for further tries: whoever waits for the whole operation must hear why it failed while he waits."""
+        limit, outer = self.policy.deadline, nearest_end()
+        ends = [] if limit is None else [self.started + limit]
+        ends += [] if outer is None else [outer]
+        return min(ends) - time.monotonic() if ends else None
 
     def failed(self, error: StoreError) -> None:
         """Wait until the next try is due; raise when there is none."""

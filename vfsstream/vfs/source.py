@@ -17,6 +17,7 @@ from vfsstream.errors import DeadlineExceeded, Interrupted, NotFound, StoreError
 from vfsstream.ltx import decode_frame
 from vfsstream.plan.files import FileInfo
 from vfsstream.replica import Replica
+from vfsstream.stores.deadline import deadline
 from vfsstream.vfs.pool import Pool
 from vfsstream.vfs.view import Place, View
 
@@ -201,7 +202,8 @@ class SimpleSource:
         for attempt in range(1, self.ATTEMPTS + 1):
             try:
                 self._count["gets"] += 1
-                frame = self._replica.fetch(info, place.offset, place.size).data
+                with deadline(max(0.001, end - time.monotonic())):
+                    frame = self._replica.fetch(info, place.offset, place.size).data
                 self._count["bytes"] += len(frame)
                 if len(frame) != place.size:
                     raise StoreError(f"{key}: {len(frame)} bytes of {place.size} for page {pgno}", retryable=True)
