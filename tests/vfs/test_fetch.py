@@ -357,6 +357,21 @@ def test_a_streamed_database_needs_no_more_requests(fragmented: list[bytes]) -> 
         assert engine.transfer.counts["gets"] == before
 
 
+def test_what_streamed_by_wrong_is_asked_for_again(fragmented: list[bytes]) -> None:
+    replica = snapshot(fragmented)
+    view = view_of(replica)
+    engine = FetchEngine(replica, Options(replica_url="memory:", cache_size=1, prefetch="bulk"))
+    spoiled(replica, [shifted] * 10)  # type: ignore[list-item]
+    engine._stream(view)
+    assert engine._spill is not None
+    for flight in engine._spill.flights:
+        assert flight.settle(30)
+    replica.store.fetch = type(replica.store).fetch.__get__(replica.store)  # type: ignore[method-assign]
+    for pgno in (300, 20, 301, 500):
+        assert engine.read(view, pgno, lambda: None) == fragmented[pgno - 1]
+    engine.close()
+
+
 def test_locks_held_at_a_fork_do_not_bind_the_child(ordered: list[bytes]) -> None:
     replica = snapshot(ordered)
     view = view_of(replica)

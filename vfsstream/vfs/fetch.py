@@ -361,9 +361,9 @@ class FetchEngine:
             return None
         try:
             frame = spill.read(number, place.offset, place.size)
-        except (OSError, ValueError):
-            return None
-        return self._decode(view, pgno, version, frame)
+            return self._decode(view, pgno, version, frame)
+        except (OSError, ValueError, LtxError):
+            return None  # what streamed by was not looked at: the store is asked for this page
 
     # Following
 
