@@ -6,8 +6,12 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.vfs.replicas import increment, make_database, snapshot
+from vfsstream.errors import LtxError
 from vfsstream.replica import Replica
+from vfsstream.stores.base import Fetched
 from vfsstream.vfs.indexcache import IndexCache
 from vfsstream.vfs.opening import read_plan_files
 from vfsstream.vfs.planning import open_view
@@ -88,3 +92,23 @@ def test_a_damaged_index_is_read_again(tmp_path: Path) -> None:
     rounds = Rounds(replica)
     open_view(replica, index_cache=cache)
     assert rounds.count("get") == 2
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_a_wrong_answer_is_not_taken_for_a_damaged_file(tmp_path: Path, part: int) -> None:
+    replica = snapshot(make_database(tmp_path / "db", 5000))
+    (info,) = replica.files(9)
+    fetch, asked = replica.store.fetch, []
+
+    def wrong_once(key: str, offset: int = 0, size: int | None = None) -> Fetched:
+        found = fetch(key, offset, size)
+        asked.append(offset)
+        again = asked.count(offset) > 1
+        return found if again or (offset == 0) != (part == 0) else Fetched(found.data[1:] + b"x", found.total_size)
+
+    replica.store.fetch = wrong_once  # type: ignore[method-assign]
+    assert len(read_plan_files(replica, [info])[0].index) > 100
+    assert len(asked) <= 5
+    replica.store.fetch = lambda *a: Fetched(bytes(len(fetch(*a).data)), info.size)  # type: ignore[method-assign]
+    with pytest.raises(LtxError, match=info.name):
+        read_plan_files(replica, [info])

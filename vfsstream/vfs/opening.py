@@ -123,16 +123,23 @@ def _read(
     parts = iter(side_by_side(fetch, wanted, WORKERS, "open"))
     loaded = {}
     for info in infos:
-        head = next(parts)
-        if info.size <= WHOLE:
-            loaded[info] = load_whole(replica, info, head)
-            tail = head[index_start(head[-24:], info.size) :]
-        else:
-            tail = _whole_index(replica, info, next(parts))
-            loaded[info] = _assemble(replica.key(info), info, head, tail)
+        head, end = next(parts), next(parts) if info.size > WHOLE else None
+        try:
+            loaded[info], tail = _understood(replica, info, head, end)
+        except LtxError:  # a wrong answer looks like a damaged file, which is the same at the second look
+            head, end = fetch((info, 0)), None if end is None else fetch((info, -len(end)))
+            loaded[info], tail = _understood(replica, info, head, end)
         if index_cache is not None:
             index_cache.save(info, head[:HEADER_SIZE], tail)
     return loaded
+
+
+def _understood(replica: Replica, info: FileInfo, head: bytes, end: bytes | None) -> tuple[LoadedFile, bytes]:
+    """A file, and its bytes from the index on, out of its beginning and its end (``None``: the beginning is all)."""
+    if end is None:
+        return load_whole(replica, info, head), head[index_start(head[-24:], info.size) :]
+    tail = _whole_index(replica, info, end)
+    return _assemble(replica.key(info), info, head, tail), tail
 
 
 def _tail(info: FileInfo) -> int:
