@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
+
+import pytest
 
 from tests.vfs.live import wait_until
 from vfsstream.vfs.pool import Pool
@@ -44,3 +47,21 @@ def test_a_pool_of_one_does_everything() -> None:
     wait_until(lambda: len(done) == 50)
     pool.close()
     assert not any(thread.is_alive() for thread in pool._threads)
+
+
+def test_a_pool_closed_while_it_starts_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, starting, start = Pool(4, "closed-early"), threading.Event(), threading.Thread.start
+
+    def slowly(thread: threading.Thread) -> None:
+        if "closed-early" in thread.name:
+            starting.set()
+            time.sleep(0.2)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", slowly)
+    submitting = threading.Thread(target=lambda: pool.submit(lambda: None))
+    submitting.start()
+    assert starting.wait(30)
+    pool.close()
+    submitting.join(30)
+    wait_until(lambda: not any("closed-early" in thread.name for thread in threading.enumerate()))

@@ -44,8 +44,8 @@ class Pool:
                 return
             number = len(self._threads) + 1
             thread = threading.Thread(target=self._work, name=f"vfsstream-{self.name}-{number}", daemon=True)
+            thread.start()  # before anybody who closes the pool can see it: only what has started can be joined
             self._threads.append(thread)
-        thread.start()
 
     def _work(self) -> None:
         while True:
@@ -75,6 +75,7 @@ class Pool:
         with self._condition:
             self._jobs.clear()
             self._condition.notify_all()
-        for thread in self._threads:
+            threads = list(self._threads)
+        for thread in threads:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, end - time.monotonic()))
