@@ -159,6 +159,7 @@ def test_faults_of_the_store_never_show_in_the_data(
     registry.close_idle()
 
 
+@pytest.mark.remote("what is kept locally is read on, and rightly so")
 def test_a_fault_fails_one_query_and_not_the_next(primary: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     db = vfsstream.connect(primary.url, poll_interval="1h", cache_size="0", window_budget="0")
     db.pragma("cache_size", 0)
