@@ -364,7 +364,6 @@ db.execute("CREATE TEMP TABLE big AS SELECT a.body || b.body AS x FROM t a, t b 
 print(db.execute("SELECT count(*) FROM (SELECT x FROM big ORDER BY x DESC)").get)
 print(float(db.pragma("litestream_hydration_progress")) <= 100)
 """
-    places = {"TMPDIR": str(temp), "SQLITE_TMPDIR": str(temp)}
     done = subprocess.run(
         [sys.executable, "-c", script],
         capture_output=True,
