@@ -96,3 +96,12 @@ def test_round_trip(size: int, commit: int, txid: int, timestamp: int, offset: i
     assert head.is_snapshot
     assert not head.tracks_checksums
     assert head.flags == NO_CHECKSUM
+
+
+def test_a_header_must_state_the_span_of_its_name() -> None:
+    head = header(min_txid=TXID(3), max_txid=TXID(5))
+    head.check_span(3, 5, "a.ltx")
+    for span in ((2, 5), (3, 6)):
+        with pytest.raises(LtxError, match=r"the header states TXIDs 0{15}3 to 0{15}5, the name 0{15}") as caught:
+            head.check_span(*span, "a.ltx")
+        assert (caught.value.name, caught.value.offset) == ("a.ltx", 16)

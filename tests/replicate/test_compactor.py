@@ -231,7 +231,7 @@ def test_a_file_under_a_wrong_name_is_refused(replica: Replica) -> None:
     info = small(replica, 2, {1: 1})
     replica.store.put("ltx/0/" + "0" * 15 + "5-" + "0" * 15 + "5.ltx", replica.fetch(info).data)
     (wrong,) = (i for i in replica.files(0) if i.min_txid == 5)
-    with pytest.raises(LtxError, match="header says"):
+    with pytest.raises(LtxError, match="header states TXIDs"):
         Compactor(replica).compact(Merge(1, (wrong,)))
 
 

@@ -40,7 +40,7 @@ def test_every_kind_of_damage_is_named(golden: Golden) -> None:
     text = "\n".join(report.problems)
     assert report.problems[0].startswith("integrity check at TXID")
     assert f"{level0[7].name}: file checksum" in text
-    assert f"{level0[9].name}: header states TXIDs" in text
+    assert f"{level0[9].name}: the header states TXIDs" in text
     assert "level 0: nothing between 0000000000000003 and 0000000000000005" in text
     assert len(report.problems) == 4
 

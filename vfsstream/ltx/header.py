@@ -138,6 +138,21 @@ class Header:
                 raise LtxError(message, name=name, offset=offset)
         self._validate_checksum(name)
 
+    def check_span(self, min_txid: int, max_txid: int, name: str | None = None) -> None:
+        """Check that the file is the one that its name promises.
+
+        Args:
+            min_txid: first TXID in the file's name.
+            max_txid: last TXID in the file's name.
+            name: key or path of the file, for messages.
+
+        Raises:
+            LtxError: the header states other TXIDs.
+        """
+        if (self.min_txid, self.max_txid) != (min_txid, max_txid):
+            stated, named = f"{self.min_txid} to {self.max_txid}", f"{TXID(min_txid)} to {TXID(max_txid)}"
+            raise LtxError(f"the header states TXIDs {stated}, the name {named}", name=name, offset=16)
+
     def _validate_checksum(self, name: str | None) -> None:
         pre = self.pre_apply_checksum
         if self.is_snapshot and pre:

@@ -73,9 +73,7 @@ def read_index(replica: Replica, info: FileInfo, pool: ThreadPoolExecutor | None
 
 def _indexed(info: FileInfo, head: bytes, tail: bytes, body: bytes | None, name: str) -> IndexedFile:
     header = Header.unpack(head, name)
-    if (header.min_txid, header.max_txid) != (info.min_txid, info.max_txid):
-        stated = f"{header.min_txid} to {header.max_txid}"
-        raise LtxError(f"header states TXIDs {stated}, its name {info.min_txid} to {info.max_txid}", name=name)
+    header.check_span(info.min_txid, info.max_txid, name)
     start = index_start(tail[-TAIL_SIZE:], info.size, name)
     index = PageIndex.decode(tail[start - info.size :], header, info.size, name)
     return IndexedFile(info, header, index, body)

@@ -87,9 +87,7 @@ def open_file(replica: Replica, info: FileInfo, chunks: Iterator[bytes]) -> Deco
     """
     name = replica.key(info)
     decoder = Decoder(chunks, name, strict=False)
-    header = decoder.header
-    if (header.min_txid, header.max_txid) != (info.min_txid, info.max_txid):
-        raise LtxError(f"header states TXIDs {header.min_txid} to {header.max_txid}", name=name)
+    decoder.header.check_span(info.min_txid, info.max_txid, name)
     return decoder
 
 

@@ -141,10 +141,9 @@ class Compactor:
             first = next(source, b"")
             while len(first) < HEADER_SIZE and (more := next(source, b"")):
                 first += more
-            header = Header.unpack(first[:HEADER_SIZE], name=self.replica.key(info))
-            if (header.min_txid, header.max_txid) != (info.min_txid, info.max_txid):
-                message = f"the header says TXIDs {header.min_txid} to {header.max_txid}"
-                raise LtxError(message, name=self.replica.key(info), offset=16)
+            name = self.replica.key(info)
+            header = Header.unpack(first[:HEADER_SIZE], name)
+            header.check_span(info.min_txid, info.max_txid, name)
             opened.append((header, chain([first], source)))
         return opened
 

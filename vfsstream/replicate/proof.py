@@ -85,7 +85,7 @@ def prove(replica: Replica, info: FileInfo) -> None:
     header = Header.unpack(replica.fetch(info, 0, HEADER_SIZE).data, name=name)
     data = tail.data[-(size - start) :] if size - start <= len(tail.data) else replica.fetch(info, start).data
     PageIndex.decode(data, header, size, name)
-    _check_span(header, info, name)
+    header.check_span(info.min_txid, info.max_txid, name)
 
 
 def check_stored(replica: Replica, info: FileInfo) -> None:
@@ -94,12 +94,8 @@ def check_stored(replica: Replica, info: FileInfo) -> None:
     Raises:
         LtxError: it is damaged, or its header names other TXIDs than its key.
     """
-    decoder = Decoder(replica.stream(info), replica.key(info))
+    name = replica.key(info)
+    decoder = Decoder(replica.stream(info), name)
     for _ in decoder.runs():
         pass
-    _check_span(decoder.header, info, replica.key(info))
-
-
-def _check_span(header: Header, info: FileInfo, name: str) -> None:
-    if (header.min_txid, header.max_txid) != (info.min_txid, info.max_txid):
-        raise CorruptError(f"{name}: the header says TXIDs {header.min_txid} to {header.max_txid}")
+    decoder.header.check_span(info.min_txid, info.max_txid, name)

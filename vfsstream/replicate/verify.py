@@ -130,22 +130,20 @@ class _Reader:
 
     def _check(self, info: FileInfo) -> str | None:
         try:
-            return self._decode(info)
+            self._decode(info)
         except NotFound:  # retention may remove a file while we read the others
             still = any(info.name == other.name for other in self.replica.files(info.level, int(info.min_txid)))
             return f"{self.replica.key(info)}: listed, but cannot be opened" if still else None
         except LtxError as error:
             return str(error)
+        return None
 
-    def _decode(self, info: FileInfo) -> str | None:
+    def _decode(self, info: FileInfo) -> None:
         name = self.replica.key(info)
         decoder = Decoder(self._chunks(info), name)
         for _ in decoder.runs():
             pass
-        header = decoder.header
-        if (header.min_txid, header.max_txid) != (info.min_txid, info.max_txid):
-            return f"{name}: header states TXIDs {header.min_txid} to {header.max_txid}"
-        return None
+        decoder.header.check_span(info.min_txid, info.max_txid, name)
 
     def _chunks(self, info: FileInfo) -> Iterable[bytes]:
         for chunk in self.replica.stream(info):

@@ -83,8 +83,7 @@ def check_header(item: Incoming, page_size: int | None = None) -> None:
         CorruptError: what was found and what was expected.
     """
     info, header = item.info, item.header
-    if (header.min_txid, header.max_txid) != (info.min_txid, info.max_txid):
-        raise CorruptError(f"{info}: the header states TXID {header.min_txid}-{header.max_txid}")
+    header.check_span(info.min_txid, info.max_txid, str(info))
     if page_size is not None and header.page_size != page_size:
         raise CorruptError(f"{info}: page size {header.page_size}, but the database has {page_size}")
 
