@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from concurrent.futures import ThreadPoolExecutor
+import threading
 
 import pytest
 
@@ -55,8 +55,13 @@ def test_a_small_file_is_one_request() -> None:
 def test_a_large_file_is_head_and_tail_at_once() -> None:
     store = MemoryStore()
     replica, info, pages = large(store)
-    with ThreadPoolExecutor(1) as pool:
-        file = read_index(replica, info, pool)
+    both = threading.Barrier(2)
+
+    def wait_for_the_other(operation: str, key: str) -> None:
+        both.wait(60)
+
+    store.fault = wait_for_the_other
+    file = read_index(replica, info)
     assert len(store.calls) == 2
     assert len(file.index) == len(pages)
 

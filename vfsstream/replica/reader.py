@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from vfsstream.errors import LtxError
 from vfsstream.ltx.header import HEADER_SIZE, Header
 from vfsstream.ltx.index import TAIL_SIZE, PageIndex, index_start
 from vfsstream.plan.files import FileInfo
+from vfsstream.replica.parallel import side_by_side
 from vfsstream.replica.replica import Replica
 
 __all__ = ["SMALL_FILE", "IndexedFile", "read_frames", "read_index", "read_indexes"]
@@ -40,13 +40,12 @@ class IndexedFile:
     body: bytes | None
 
 
-def read_index(replica: Replica, info: FileInfo, pool: ThreadPoolExecutor | None = None) -> IndexedFile:
+def read_index(replica: Replica, info: FileInfo) -> IndexedFile:
     """Header and page index of one file: one round trip, a second only when the guess at the index was short.
 
     Args:
         replica: where the file is.
         info: as listed; its size must be exact.
-        pool: to fetch head and tail at the same time; by default one after the other.
 
     Raises:
         NotFound: the file is gone.
@@ -59,12 +58,8 @@ def read_index(replica: Replica, info: FileInfo, pool: ThreadPoolExecutor | None
             raise LtxError(f"file of {len(body)} bytes, listed with {info.size}", name=name)
         return _indexed(info, body[:HEADER_SIZE], body, body, name)
     guess = min(info.size, max(_TAIL_GUESS, info.size // 4096 * _ENTRY_GUESS))
-    if pool is None:
-        head, tail = replica.fetch(info, 0, HEADER_SIZE).data, replica.fetch(info, info.size - guess).data
-    else:
-        future = pool.submit(replica.fetch, info, 0, HEADER_SIZE)
-        tail = replica.fetch(info, info.size - guess).data
-        head = future.result().data
+    ends = ((0, HEADER_SIZE), (info.size - guess, None))
+    head, tail = side_by_side(lambda end: replica.fetch(info, *end).data, ends, 2, "index")
     start = index_start(tail[-TAIL_SIZE:], info.size, name)
     if start < info.size - len(tail):
         tail = replica.fetch(info, start, info.size - len(tail) - start).data + tail
@@ -82,8 +77,7 @@ def _indexed(info: FileInfo, head: bytes, tail: bytes, body: bytes | None, name:
 def read_indexes(replica: Replica, infos: Sequence[FileInfo], parallelism: int = 8) -> list[IndexedFile]:
     """The indexes of several files, in the order given, fetched in parallel."""
     workers = max(1, min(parallelism, replica.store.capabilities.max_concurrency))
-    with ThreadPoolExecutor(workers, thread_name_prefix="vfsstream-index") as pool:
-        return list(pool.map(lambda info: read_index(replica, info), infos))
+    return side_by_side(lambda info: read_index(replica, info), infos, workers, "index")
 
 
 def read_frames(replica: Replica, file: IndexedFile, pgnos: Iterable[int]) -> Iterator[tuple[int, int, bytes]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +15,7 @@ from vfsstream.ltx.merging import merge
 from vfsstream.ltx.names import SNAPSHOT_LEVEL
 from vfsstream.plan.compaction import Merge, split_by_page_size
 from vfsstream.plan.files import FileInfo
+from vfsstream.replica.parallel import side_by_side
 from vfsstream.replica.replica import Replica
 from vfsstream.replicate.proof import Fingerprint, read_back
 
@@ -132,8 +132,7 @@ class Compactor:
         if self.replica.store.kind == "file":  # a disk gives no more to many readers
             sources = [self._source(info, local) for info in infos]
         else:
-            with ThreadPoolExecutor(_PARALLEL, thread_name_prefix="vfsstream-compact") as pool:
-                sources = list(pool.map(lambda info: self._source(info, local), infos))
+            sources = side_by_side(lambda info: self._source(info, local), infos, _PARALLEL, "compact")
         opened: list[tuple[Header, Iterable[bytes]]] = []
         for info, source in zip(infos, sources, strict=True):
             if hasattr(source, "close"):

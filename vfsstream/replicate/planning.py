@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
 from vfsstream.errors import NotFound, ReplicaEmpty
 from vfsstream.ltx.names import LEVELS
 from vfsstream.plan.files import FileInfo
 from vfsstream.plan.restore import restore_plan
+from vfsstream.replica.parallel import side_by_side
 from vfsstream.replica.replica import Replica
 
 __all__ = ["find_plan"]
@@ -59,6 +59,9 @@ def _with_exact_times(
         except NotFound:  # removed by retention since the listing
             return None
 
-    with ThreadPoolExecutor(max(1, parallelism or _HEADERS), thread_name_prefix="vfsstream-times") as pool:
-        found = {level: list(pool.map(exact, listed)) for level, listed in files.items()}
-    return {level: [info for info in listed if info is not None] for level, listed in found.items()}
+    every = [info for listed in files.values() for info in listed]
+    found: dict[int, list[FileInfo]] = {level: [] for level in files}
+    for info in side_by_side(exact, every, max(1, parallelism or _HEADERS), "times"):
+        if info is not None:
+            found[info.level].append(info)
+    return found
