@@ -52,7 +52,7 @@ def load(path: Path, megabytes: int) -> apsw.Connection:
 
 def change(connection: apsw.Connection, rows: int = 8) -> None:
     """One transaction in random places."""
-    connection.execute("begin")
+    connection.execute("begin immediate")  # the other program writes, too
     (top,) = connection.execute("select max(id) from t").fetchall()[0]
     for _ in range(rows):
         key = random.randrange(1, top)
