@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from vfsstream.errors import LtxError
 from vfsstream.ltx.checksum import FLAG, crc64, page_checksum, rolling_checksum
@@ -20,6 +21,10 @@ from vfsstream.ltx.frames import (
 )
 from vfsstream.ltx.header import HEADER_SIZE, Header
 from vfsstream.ltx.index import TRAILER_SIZE, encode_entries
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 __all__ = ["Encoder", "PageOrder", "Trailer", "encode", "index_pieces"]
 
@@ -97,6 +102,17 @@ class PageOrder:
             self._judge(pgno, last)
         self.last = pgno
 
+    def add_all(self, pgnos: npt.NDArray[np.uint32]) -> None:
+        """Accept many pages; errors as for :meth:`add`."""
+        first, last = int(pgnos[0]), int(pgnos[-1])
+        plain = first > self.last and last <= self._ceiling and bool((pgnos[1:] > pgnos[:-1]).all())
+        gapless = first == self.last + 1 and last - first + 1 == len(pgnos)
+        if plain and not first <= self._lock <= last and (gapless or not self._complete):
+            self.last = last
+            return
+        for pgno in pgnos.tolist():
+            self.add(pgno)
+
     def _judge(self, pgno: int, last: int) -> None:
         if pgno == 0:
             raise LtxError("page number 0")
@@ -150,6 +166,7 @@ class Encoder:
         self._pending = len(packed)
         self._written = 0
         self._pgnos, self._sizes = array("I"), array("I")
+        self._apart: list[npt.NDArray[np.uint64]] = []
         self._finished = False
 
     def add_page(self, pgno: int, page: bytes | bytearray | memoryview) -> None:
@@ -169,6 +186,7 @@ class Encoder:
             LtxError: the page may not come here.
         """
         self._order.add(pgno)
+        self._join()
         head = FRAME_HEAD.size if frame[5] == BLOCK else PAGE_HEAD.size
         self._crc = crc64(page, crc64(frame[:head], self._crc))
         if self._track:
@@ -197,6 +215,7 @@ class Encoder:
         """
         for pgno in pgnos:
             self._order.add(pgno)
+        self._join()
         self._crc = crc64(content, self._crc)
         if self._track:
             stride = len(content) // len(pgnos)
@@ -210,6 +229,48 @@ class Encoder:
         if self._pending >= _CHUNK:
             self._flush()
 
+    def add_rows(
+        self,
+        pgnos: npt.NDArray[np.uint32],
+        sizes: npt.NDArray[np.int64],
+        frames: Sequence[bytes | memoryview],
+        checksums: npt.NDArray[np.uint64],
+    ) -> None:
+        """Append many frames made elsewhere, all in this encoder's encoding, of which the pages are not at hand.
+
+        Args:
+            pgnos: page numbers.
+            sizes: bytes of each frame.
+            frames: the frames, one behind the other, cut anywhere.
+            checksums: of each page behind the head of its frame, alone.
+
+        Raises:
+            LtxError: a page may not come here, or the header tracks checksums of the database.
+        """
+        if self._track:
+            raise LtxError("pages that are not at hand cannot be added to a database checksum")
+        self._order.add_all(pgnos)
+        self._pgnos.frombytes(pgnos.astype("=u4").tobytes())
+        self._sizes.frombytes(sizes.astype("=u4").tobytes())
+        self._apart.append(checksums)
+        self._parts += frames
+        self._pending += int(sizes.sum())
+        if self._pending >= _CHUNK:
+            self._flush()
+        if sum(map(len, self._apart)) >= _PIECE:
+            self._join()
+
+    def _join(self) -> None:
+        """Take in the checksums of pages that stand apart."""
+        if self._apart:
+            import numpy as np
+
+            from vfsstream.ltx.crcjoin import join_checksums
+
+            head = PAGE_HEAD if self._encode is encode_legacy_frame else FRAME_HEAD
+            self._crc = join_checksums(self._crc, np.concatenate(self._apart), head.size + self.header.page_size)
+            self._apart.clear()
+
     def finish(self, post_apply_checksum: int | None = None) -> Trailer:
         """Write what follows the pages.
 
@@ -222,6 +283,7 @@ class Encoder:
         if self._finished:
             raise LtxError("the file is finished already")
         self._order.finish()
+        self._join()
         post = self._track if post_apply_checksum is None else post_apply_checksum
         Trailer(post, FLAG, 0).check(self.header)
         if self._track and post != self._track:

@@ -123,6 +123,14 @@ class Header:
         Raises:
             LtxError: the first rule broken, with the offset of the field.
         """
+        plain = (
+            self.page_size in PAGE_SIZES and 0 < self.min_txid <= self.max_txid and not self.flags & ~NO_CHECKSUM
+        )
+        if not plain or self.wal_offset <= 0 or self.wal_size < 0:
+            self._judge(name)
+        self._validate_checksum(name)
+
+    def _judge(self, name: str | None) -> None:
         for broken, message, offset in (
             (self.flags & ~NO_CHECKSUM, f"unknown header flags {self.flags:#x}", 4),
             (self.page_size not in PAGE_SIZES, f"invalid page size {self.page_size}", 8),
@@ -136,7 +144,6 @@ class Header:
         ):
             if broken:
                 raise LtxError(message, name=name, offset=offset)
-        self._validate_checksum(name)
 
     def check_span(self, min_txid: int, max_txid: int, name: str | None = None) -> None:
         """Check that the file is the one that its name promises.

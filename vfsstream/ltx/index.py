@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["MIN_FILE_SIZE", "TAIL_SIZE", "TRAILER_SIZE", "PageIndex", "encode_entries", "index_start"]
+__all__ = [
+    "MIN_FILE_SIZE",
+    "TAIL_SIZE",
+    "TRAILER_SIZE",
+    "PageIndex",
+    "decode_entries",
+    "encode_entries",
+    "index_start",
+]
 
 TRAILER_SIZE = 16
 TAIL_SIZE = 8 + TRAILER_SIZE
@@ -113,7 +121,7 @@ class PageIndex:
         body = data[:-TAIL_SIZE]
         try:
             if _is_large(len(body) // 6):
-                columns = _decode_large(body, pause)
+                columns: _Columns = decode_entries(body, pause)  # type: ignore[assignment]
             else:
                 columns = _decode_small(body)
             index = cls(*columns)
@@ -258,8 +266,16 @@ def _decode_small(data: bytes | memoryview) -> _Columns:
     return values[0:-1:3], values[1::3], values[2::3]
 
 
-def _decode_large(data: bytes | memoryview, pause: Callable[[], None]) -> _Columns:
-    """Slice by slice: what is worked on stays in the processor's cache, and memory is that of the result."""
+def decode_entries(
+    data: bytes | memoryview, pause: Callable[[], None] = _nothing
+) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    """Page numbers, offsets and sizes of entries as stored, the zero byte behind them included.
+
+    Slice by slice: what is worked on stays in the processor's cache, and memory is that of the result.
+
+    Raises:
+        LtxError: these are no entries.
+    """
     import numpy as np
 
     raw = np.frombuffer(data, dtype=np.uint8)
@@ -283,7 +299,7 @@ def _decode_large(data: bytes | memoryview, pause: Callable[[], None]) -> _Colum
         pgnos[entries], offsets[entries], sizes[entries] = values[0::3], values[1::3], values[2::3]
         at, done = at + used, entries.stop
         pause()
-    return pgnos, offsets, sizes  # type: ignore[return-value]
+    return pgnos, offsets, sizes
 
 
 def _decode_slice(raw: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int64], int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
@@ -23,9 +24,13 @@ __all__ = ["Compactor"]
 
 _WHOLE = 64 << 10
 _PARALLEL = 8
+_WORTH_NUMPY = 8 << 20
+"""From so many bytes on numpy is worth its import."""
+
 _CHUNK = 256 << 10
 
 _T = TypeVar("_T")
+_Input = bytes | Iterable[bytes]
 _Local = Callable[[int], Path | None]
 
 
@@ -117,44 +122,39 @@ class Compactor:
             raise
         return info
 
-    def _merge(
-        self, level: int, infos: Sequence[FileInfo], inputs: Sequence[tuple[Header, Iterable[bytes]]]
-    ) -> FileInfo:
+    def _merge(self, level: int, infos: Sequence[FileInfo], inputs: Sequence[tuple[Header, _Input]]) -> FileInfo:
         names = [self.replica.key(info) for info in infos]
         first = 1 if level == SNAPSHOT_LEVEL else infos[0].min_txid
-        chunks = merge([source for _, source in inputs], names, min_txid=first)
+        bulk = "numpy" in sys.modules or sum(info.size for info in infos) >= _WORTH_NUMPY
+        chunks = merge([source for _, source in inputs], names, min_txid=first, bulk=bulk)
         return self.write(level, first, infos[-1].max_txid, chunks, inputs[-1][0].timestamp)
 
     def _open(
         self, infos: Sequence[FileInfo], local: _Local, stack: contextlib.ExitStack
-    ) -> list[tuple[Header, Iterable[bytes]]]:
+    ) -> list[tuple[Header, _Input]]:
         """Every input with its header read. Small files are fetched whole, several at once."""
         if self.replica.store.kind == "file":  # a disk gives no more to many readers
             sources = [self._source(info, local) for info in infos]
         else:
             sources = side_by_side(lambda info: self._source(info, local), infos, _PARALLEL, "compact")
-        opened: list[tuple[Header, Iterable[bytes]]] = []
+        opened: list[tuple[Header, _Input]] = []
         for info, source in zip(infos, sources, strict=True):
-            if hasattr(source, "close"):
-                stack.callback(source.close)
-            first = next(source, b"")
-            while len(first) < HEADER_SIZE and (more := next(source, b"")):
-                first += more
+            first = source if isinstance(source, bytes) else _head(source, stack)
             name = self.replica.key(info)
             header = Header.unpack(first[:HEADER_SIZE], name)
             header.check_span(info.min_txid, info.max_txid, name)
-            opened.append((header, chain([first], source)))
+            opened.append((header, first if isinstance(source, bytes) else chain([first], source)))
         return opened
 
-    def _source(self, info: FileInfo, local: _Local) -> Iterator[bytes]:
+    def _source(self, info: FileInfo, local: _Local) -> bytes | Iterator[bytes]:
         self._check()
         if info.level == 0 and (path := local(info.min_txid)) is not None:
             with contextlib.suppress(OSError):
                 if path.stat().st_size <= _WHOLE:
-                    return iter([path.read_bytes()])
+                    return path.read_bytes()
                 return _file_chunks(path)
         if info.size <= _WHOLE:
-            return iter([self.replica.fetch(info).data])
+            return self.replica.fetch(info).data
         return self.replica.stream(info)
 
     def _interruptible(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -165,6 +165,16 @@ class Compactor:
     def _check(self) -> None:
         if self._stop.is_set():
             raise Interrupted("compaction stopped")
+
+
+def _head(source: Iterator[bytes], stack: contextlib.ExitStack) -> bytes:
+    """The first bytes of a stream, at least a header unless it ends before."""
+    if hasattr(source, "close"):
+        stack.callback(source.close)
+    first = next(source, b"")
+    while len(first) < HEADER_SIZE and (more := next(source, b"")):
+        first += more
+    return first
 
 
 def _file_chunks(path: Path) -> Iterator[bytes]:
