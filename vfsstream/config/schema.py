@@ -161,6 +161,7 @@ class StoreKeys(Section):
     endpoint: str | None = store(STRING, "s3 gs abs oss", "address of the service, for other providers")
     access_key_id: str | None = store(STRING, "s3 oss", "access key", secret=True)
     secret_access_key: str | None = store(STRING, "s3 oss", "secret key", secret=True)
+    session_token: str | None = store(STRING, "s3 oss", "token that goes with temporary keys", secret=True)
     force_path_style: bool | None = store(BOOL, "s3", "bucket in the path, not in the host name")
     sign_payload: bool | None = store(BOOL, "s3", "sign the body of uploads", shown="true")
     sign_accept_encoding: bool | None = store(BOOL, "s3", "sign the Accept-Encoding header", shown="true")

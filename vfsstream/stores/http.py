@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONNECT_TIMEOUT",
+    "PROXY_VARIABLES",
     "READ_TIMEOUT",
     "Answer",
     "HttpPool",
@@ -171,6 +172,12 @@ class HttpPool:
         except KeyError:
             proxy = self._proxies[scheme, netloc] = _proxy_for(scheme, netloc)
             return proxy
+
+
+PROXY_VARIABLES = tuple(
+    name for word in ("http", "https", "all", "no") for name in (f"{word}_proxy", f"{word.upper()}_PROXY")
+)
+"""What in the environment decides between proxies: connections made under other values are not the same."""
 
 
 def _proxy_for(scheme: str, netloc: str) -> str | None:

@@ -21,7 +21,7 @@ from vfsstream.stores.byterange import range_header, skipped, taken, whole_size,
 from vfsstream.stores.extras import require
 from vfsstream.stores.http import Answer, lowered
 from vfsstream.stores.metadata import from_store, to_store
-from vfsstream.stores.s3_client import sdk_errors, shared_client
+from vfsstream.stores.s3_client import shared_client
 from vfsstream.stores.s3_errors import error_code, raise_for
 from vfsstream.stores.s3_listing import Page, listing_query, parse_listing
 from vfsstream.stores.s3_settings import S3Settings, resolve
@@ -124,9 +124,8 @@ class S3Store(Store):
     def _pages(self, prefix: str, start_after: str | None = None, delimiter: str | None = None) -> Iterator[Page]:
         full, token = self._full(prefix), None
         while True:
-            answer = self._client.list(
-                listing_query(full, start_after=start_after, delimiter=delimiter, token=token), full
-            )
+            query = listing_query(full, start_after=start_after, delimiter=delimiter, token=token)
+            answer = self._client.list(query)
             if answer.status != 200:
                 code, message = error_code(answer.body)
                 place = f"s3://{self.settings.bucket}"
@@ -215,6 +214,8 @@ class S3Store(Store):
 
     def _delete_batch(self, keys: Sequence[str]) -> Sequence[Mapping[str, str]]:
         objects = [{"Key": self._full(key)} for key in keys]
+        from vfsstream.stores.s3_sdk import sdk_errors
+
         with sdk_errors("delete", self.settings.bucket, self._full(keys[0])):
             answer = self._client.sdk.delete_objects(
                 Bucket=self.settings.bucket, Delete={"Objects": objects, "Quiet": True}

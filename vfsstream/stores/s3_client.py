@@ -1,13 +1,12 @@
-"""The connection to one S3 service: the SDK's credentials, endpoint rules and signatures over our pooled HTTP.
+"""The connection to one S3 service: signed requests over our pooled HTTP.
 
-Small frequent requests (reads, single puts, stats, listings) are signed with botocore's signer and sent at once,
-which costs a fifth of the SDK's own path. Everything else is the SDK's, its bytes sent through the same pool, so that
-every wait keeps the deadline of its operation.
+Small frequent requests (reads, single puts, stats, listings) are signed here and sent at once. The SDK is loaded for
+what only it knows: credentials that neither the settings nor the environment hold, endpoint rules that are not plain,
+and rare operations.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
 import threading
@@ -15,13 +14,15 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import quote, urlsplit
 
-from vfsstream.errors import AccessDenied, StoreError
-from vfsstream.stores.http import Answer, HttpPool
+from vfsstream.errors import StoreError
+from vfsstream.stores.http import PROXY_VARIABLES, Answer, HttpPool
 from vfsstream.stores.once import Once
 from vfsstream.stores.s3_debug import parse_debug, wire_log
+from vfsstream.stores.s3_place import Place, plain_keys, plain_place
 from vfsstream.stores.s3_settings import S3Settings
+from vfsstream.stores.s3_sign import Keys, sign
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
@@ -29,9 +30,20 @@ if TYPE_CHECKING:
 __all__ = ["S3Client", "shared_client"]
 
 _EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
-_PROBE_KEY = "vfsstream"
+_HOME = "us-east-1"
+"""Where Amazon answers for the buckets of every region."""
 
-_Exchange = Callable[[str, str, Mapping[str, str], bytes | None], Answer]
+_ENVIRONMENT = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_SECURITY_TOKEN",
+    "AWS_PROFILE",
+    "AWS_CA_BUNDLE",
+    "AWS_ENDPOINT_URL_S3",
+    "LITESTREAM_S3_DEBUG",
+    *PROXY_VARIABLES,
+)
 
 _shared: weakref.WeakValueDictionary[tuple[object, ...], S3Client] = weakref.WeakValueDictionary()
 _shared_lock = threading.Lock()
@@ -52,12 +64,8 @@ def shared_client(settings: S3Settings) -> S3Client:
         settings.sign_payload,
         settings.content_md5,
         settings.provider,
-        # The SDK reads these when the client is made; two stores opened under different ones are not the same.
-        *(os.environ.get(name) for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")),
-        *(
-            os.environ.get(name)
-            for name in ("AWS_PROFILE", "AWS_CA_BUNDLE", "AWS_ENDPOINT_URL_S3", "LITESTREAM_S3_DEBUG")
-        ),
+        # These are read when the client is first used; two stores opened under different ones are not the same.
+        *(os.environ.get(name) for name in _ENVIRONMENT),
     )
     with _shared_lock:
         client = _shared.get(key)
@@ -67,7 +75,7 @@ def shared_client(settings: S3Settings) -> S3Client:
 
 
 class S3Client:
-    """Signs and sends. Made without any request; the SDK is imported and asked at the first use.
+    """Signs and sends. Made without any request; the SDK is imported only when it is needed.
 
     Attributes:
         settings: of the first store that uses it; path, encryption and part size are the stores' own.
@@ -78,29 +86,32 @@ class S3Client:
         self.settings = settings
         self.pool = HttpPool(verify=settings.verify, ca_bundle=os.environ.get("AWS_CA_BUNDLE") or None)
         self._tell = wire_log(parse_debug(os.environ.get("LITESTREAM_S3_DEBUG", "")))
-        self._once = Once(lambda: _Signer(settings, self._exchange), "the connection to S3")
+        what = "the connection to S3"
+        self._keys = Once(self._find_keys, what)
+        self._region = Once(self._find_region, what)
+        self._place = Once(self._find_place, what)
+        self._sdk = Once(lambda: self._make_sdk(self._region.get()), what)
 
     @property
     def sdk(self) -> Any:
-        """The boto3 client. Its errors become ours inside :func:`sdk_errors`."""
-        return self._once.get().sdk
+        """The SDK's client. Its errors become ours inside :func:`~vfsstream.stores.s3_sdk.sdk_errors`."""
+        return self._sdk.get()
 
     def send(self, method: str, key: str, headers: Mapping[str, str], body: bytes | None = None) -> Answer:
         """Send one signed request for an object and read the answer, whatever its status."""
-        signer = self._once.get()
-        url, signed = signer.sign(method, signer.object_url(key), key, headers, body)
-        return self._exchange(method, url, signed, body)
+        place = self._place.get()
+        url = self._object_url(place, key)
+        return self._exchange(method, url, self._signed(method, url, place.region, headers, body), body)
 
-    def list(self, query: str, prefix: str) -> Answer:
+    def list(self, query: str) -> Answer:
         """One page of a listing of the bucket, whatever its status.
 
         Args:
             query: percent-encoded.
-            prefix: for messages.
         """
-        signer = self._once.get()
-        url, signed = signer.sign("GET", f"{signer.bucket_url}?{query}", prefix, {}, None)
-        return self._exchange("GET", url, signed, None)
+        place = self._place.get()
+        url = f"{_bucket_url(place.base)}?{query}"
+        return self._exchange("GET", url, self._signed("GET", url, place.region), None)
 
     def _exchange(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
         if self._tell is None:
@@ -116,190 +127,81 @@ class S3Client:
     @contextmanager
     def open(self, key: str, headers: Mapping[str, str]) -> Iterator[tuple[BaseHTTPResponse, str]]:
         """An object's answer with its body unread, and the URL for messages."""
-        signer = self._once.get()
-        url, signed = signer.sign("GET", signer.object_url(key), key, headers, None)
+        place = self._place.get()
+        url = self._object_url(place, key)
+        signed = self._signed("GET", url, place.region, headers)
         with self.pool.open("GET", url, headers=signed) as response:
             if self._tell is not None:
                 self._tell("GET", url, signed, None, response.status, dict(response.headers), b"", "")
             yield response, url
 
+    def _object_url(self, place: Place, key: str) -> str:
+        return place.base + quote(key, safe="/~")
 
-class _Signer:
-    def __init__(self, settings: S3Settings, exchange: _Exchange) -> None:
-        from botocore.auth import S3SigV4Auth
-        from botocore.awsrequest import AWSRequest
+    def _signed(
+        self,
+        method: str,
+        url: str,
+        region: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> Mapping[str, str]:
+        payload = _EMPTY_SHA256
+        if body:
+            payload = hashlib.sha256(body).hexdigest() if self.settings.sign_payload else "UNSIGNED-PAYLOAD"
+        wanted = {**(headers or {}), **dict(self.settings.provider.headers)}
+        return sign(method, url, wanted, payload, self._keys.get()(), region)
 
-        self._auth, self._request = S3SigV4Auth, AWSRequest
-        self._settings, self._exchange = settings, exchange
-        with sdk_errors("connect to", settings.bucket, ""):
-            session = _session(settings)
-            self._credentials = session.get_credentials()
-            if self._credentials is None:
-                raise AccessDenied(
-                    f"no credentials for s3://{settings.bucket}",
-                    hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
-                )
-            region = settings.region
-            self.sdk = self._make(session, region or "us-east-1")
-            if region is None:
-                region = self._bucket_region()
-                if region != "us-east-1":
-                    self.sdk = self._make(session, region)
-            self._base, self._region = self._rules(region)
+    # What the first request settles: who asks, and where
 
-    def _make(self, session: Any, region: str) -> Any:
-        from botocore.config import Config
+    def _find_keys(self) -> Callable[[], Keys]:
+        plain = plain_keys(self.settings, os.environ)
+        if plain is not None:
+            return lambda: plain
+        from vfsstream.stores.s3_sdk import chain_keys
 
-        settings = self._settings
-        when = "when_supported" if settings.provider.checksum and settings.endpoint is None else "when_required"
-        style = {None: "auto", True: "path", False: "virtual"}[settings.path_style]
-        sdk = session.client(
-            "s3",
-            region_name=region,
-            endpoint_url=settings.endpoint,
-            verify=settings.verify,
-            config=Config(
-                signature_version="s3v4",
-                s3={"addressing_style": style, "payload_signing_enabled": settings.sign_payload},
-                request_checksum_calculation=when,
-                response_checksum_validation="when_required",
-                retries={"total_max_attempts": 1, "mode": "standard"},
-            ),
-        )
-        events = sdk.meta.events
-        events.register("before-send.s3", self._send)
-        if settings.provider.headers:
-            events.register("before-sign.s3", self._add_headers)
-        if settings.content_md5:
-            events.register("before-sign.s3.DeleteObjects", _add_md5)
-        return sdk
+        return chain_keys(self.settings)
 
-    def _send(self, request: Any, **_: object) -> Any:
-        """Carry the SDK's request over our pool."""
-        from botocore.awsrequest import AWSResponse
-
-        headers = {name: value for name, value in request.headers.items() if name.lower() != "expect"}
-        headers = {k: v.decode("latin-1") if isinstance(v, bytes) else str(v) for k, v in headers.items()}
-        body = request.body
-        if body is not None and not isinstance(body, (bytes, str)):
-            body = body.read()
-        if isinstance(body, str):
-            body = body.encode()
-        answer = self._exchange(request.method, request.url, headers, body or None)
-        return AWSResponse(request.url, answer.status, answer.headers, _Raw(answer.body))
-
-    def _add_headers(self, request: Any, **_: object) -> None:
-        for name, value in self._settings.provider.headers:
-            request.headers[name] = value
-
-    def _bucket_region(self) -> str:
+    def _find_region(self) -> str:
         """Where a bucket of Amazon's lies: any answer to a HEAD says it, a refusal too."""
+        if self.settings.region:
+            return self.settings.region
+        place = plain_place(self.settings, os.environ, None)
+        if place is None:
+            return self._region_by_sdk()
+        url = _bucket_url(place.base)
+        answer = self._exchange("HEAD", url, self._signed("HEAD", url, place.region), None)
+        return answer.headers.get("x-amz-bucket-region") or _HOME
+
+    def _region_by_sdk(self) -> str:
         from botocore.exceptions import ClientError
 
-        try:
-            answer = self.sdk.head_bucket(Bucket=self._settings.bucket)
-        except ClientError as error:
-            answer = error.response
+        from vfsstream.stores.s3_sdk import sdk_errors
+
+        with sdk_errors("connect to", self.settings.bucket, ""):
+            try:
+                answer = self._make_sdk(_HOME).head_bucket(Bucket=self.settings.bucket)
+            except ClientError as error:
+                answer = error.response
         headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-        return str(headers.get("x-amz-bucket-region") or "us-east-1")
+        return str(headers.get("x-amz-bucket-region") or _HOME)
 
-    def _rules(self, region: str) -> tuple[str, str]:
-        """The URL before the key and the region to sign for, by the SDK's own rules."""
-        probe = self.sdk.generate_presigned_url(
-            "get_object", Params={"Bucket": self._settings.bucket, "Key": _PROBE_KEY}
-        )
-        parts = urlsplit(probe)
-        credential = parse_qs(parts.query).get("X-Amz-Credential", [""])[0].split("/")
-        base = f"{parts.scheme}://{parts.netloc}{parts.path.removesuffix(_PROBE_KEY)}"
-        return base, credential[2] if len(credential) == 5 else region
+    def _find_place(self) -> Place:
+        self._keys.get()  # without credentials there is no more to say
+        region = self._region.get()
+        place = plain_place(self.settings, os.environ, region)
+        if place is None:
+            from vfsstream.stores.s3_sdk import sdk_place
 
-    def object_url(self, key: str) -> str:
-        return self._base + quote(key, safe="/~")
+            place = sdk_place(self.settings, self.sdk)
+        return place
 
-    @property
-    def bucket_url(self) -> str:
-        """Without the slash at its end where the path names the bucket."""
-        return self._base if urlsplit(self._base).path == "/" else self._base.rstrip("/")
+    def _make_sdk(self, region: str) -> Any:
+        from vfsstream.stores.s3_sdk import make_sdk
 
-    def sign(
-        self, method: str, url: str, key: str, headers: Mapping[str, str], body: bytes | None
-    ) -> tuple[str, Mapping[str, str]]:
-        """The URL and the headers to send; the key is for messages."""
-        with sdk_errors("sign a request for", self._settings.bucket, key):
-            request = self._request(method=method, url=url, headers=dict(headers))
-            for name, value in self._settings.provider.headers:
-                request.headers[name] = value
-            auth = self._auth(self._credentials.get_frozen_credentials(), "s3", self._region)
-            digest = _EMPTY_SHA256
-            if body:
-                signed = self._settings.sign_payload
-                digest = hashlib.sha256(body).hexdigest() if signed else "UNSIGNED-PAYLOAD"
-            auth.payload = lambda _: digest
-            auth.add_auth(request)
-        return url, dict(request.headers.items())
+        return make_sdk(self.settings, region, self._exchange)
 
 
-class _Raw:
-    """A read body in the form in which the SDK wants it."""
-
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-
-    def stream(self, **_: object) -> Iterator[bytes]:
-        yield self._body
-
-    def read(self, *_: object) -> bytes:
-        body, self._body = self._body, b""
-        return body
-
-
-def _session(settings: S3Settings) -> Any:
-    import boto3
-
-    if settings.access_key:
-        return boto3.Session(
-            aws_access_key_id=settings.access_key,
-            aws_secret_access_key=settings.secret_key,
-            aws_session_token=settings.session_token,
-        )
-    return boto3.Session()
-
-
-def _add_md5(request: Any, **_: object) -> None:
-    body = request.body if isinstance(request.body, bytes) else str(request.body).encode()
-    digest = hashlib.md5(body, usedforsecurity=False).digest()
-    request.headers["Content-MD5"] = base64.b64encode(digest).decode()
-
-
-@contextmanager
-def sdk_errors(action: str, bucket: str, key: str) -> Iterator[None]:
-    """Turn what the SDK raises inside into ours."""
-    from botocore import exceptions as sdk
-
-    from vfsstream.stores.s3_errors import raise_for
-
-    try:
-        yield
-    except sdk.ClientError as error:
-        answer = error.response
-        status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        said = answer.get("Error", {})
-        raise_for(
-            status,
-            str(said.get("Code") or ""),
-            str(said.get("Message") or ""),
-            action=action,
-            place=f"s3://{bucket}",
-            key=key,
-        )
-    except (sdk.NoCredentialsError, sdk.PartialCredentialsError, sdk.CredentialRetrievalError) as error:
-        raise AccessDenied(
-            f"cannot {action} s3://{bucket}: {error}",
-            hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
-        ) from error
-    except sdk.ProfileNotFound as error:
-        raise AccessDenied(f"cannot {action} s3://{bucket}: {error}", hint="check AWS_PROFILE") from error
-    except (sdk.HTTPClientError, sdk.ConnectionError) as error:
-        raise StoreError(f"cannot {action} s3://{bucket}: {error}", retryable=True) from error
-    except sdk.BotoCoreError as error:
-        raise StoreError(f"cannot {action} s3://{bucket}/{key}: {error}") from error
+def _bucket_url(base: str) -> str:
+    """Without the slash at its end where the path names the bucket."""
+    return base if urlsplit(base).path == "/" else base.rstrip("/")

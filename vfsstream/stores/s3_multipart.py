@@ -12,7 +12,8 @@ from typing import Any
 
 from vfsstream.errors import AlreadyExists, NotFound, VfsstreamError
 from vfsstream.stores.retry import RetryPolicy, call_with_retry, finish_with_retry
-from vfsstream.stores.s3_client import S3Client, sdk_errors
+from vfsstream.stores.s3_client import S3Client
+from vfsstream.stores.s3_sdk import sdk_errors
 from vfsstream.stores.s3_settings import S3Settings
 from vfsstream.stores.upload import Part, send_parts
 
