@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -19,13 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.environment import ROOT, environment
 from bench.picture import bars
 from bench.server import ServerProcess
 from bench.workloads import LEVELS, WORKLOADS, make_database
 
 __all__ = ["Setting", "run"]
 
-ROOT = Path(__file__).resolve().parent.parent
 Row = dict[str, Any]
 
 
@@ -58,9 +57,7 @@ class Setting:
 
 def measure(reader: str, url: str, control: str, rows: int, limit: float, *extra: str) -> dict[str, Row]:
     """Run workloads with one reader in a process of its own; nothing when it takes too long or fails."""
-    environment = {**os.environ, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-    environment.pop("AWS_CA_BUNDLE", None)
-    environment |= {"LITESTREAM_REPLICA_URL": url, "LITESTREAM_LOG_FILE": os.devnull, "PYTHONPATH": str(ROOT)}
+    settings = environment(LITESTREAM_REPLICA_URL=url)
     command = [
         sys.executable,
         "-m",
@@ -74,7 +71,7 @@ def measure(reader: str, url: str, control: str, rows: int, limit: float, *extra
         *extra,
     ]
     try:
-        done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=limit)
+        done = subprocess.run(command, env=settings, cwd=ROOT, capture_output=True, text=True, timeout=limit)
     except subprocess.TimeoutExpired:
         return {}
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
@@ -87,10 +84,8 @@ def replica_of(database: Path, server: ServerProcess, bucket: str) -> str:
     """Replicate a database with the real Litestream to the server."""
     url = server.url(bucket, "db")
     litestream = Path(sys.executable).with_name("litestream")
-    environment = {**os.environ, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-    environment.pop("AWS_CA_BUNDLE", None)
     command = [str(litestream), "replicate", "-once", str(database), url]
-    subprocess.run(command, check=True, env=environment, capture_output=True)
+    subprocess.run(command, check=True, env=environment(), capture_output=True)
     return url
 
 

@@ -20,7 +20,8 @@ import apsw
 from rich.console import Console
 from rich.table import Table
 
-ROOT = Path(__file__).resolve().parent.parent
+from bench.environment import environment
+
 TICK = os.sysconf("SC_CLK_TCK")
 PROGRAMS = {
     "litestream": [str(Path(sys.executable).with_name("litestream"))],
@@ -47,10 +48,9 @@ def replicating(
         directory = databases[0].parent
         entries = [f"  - dir: {directory}\n    pattern: '*.db'\n    replica:\n      path: {root / 'replicas'}\n"]
     config.write_text("dbs:\n" + "".join(entries))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [*PROGRAMS[program], "replicate", "-config", str(config)]
     with open(root / "log", "ab") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(command, env=environment(), stdout=log, stderr=log)
         try:
             yield process
         finally:

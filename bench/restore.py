@@ -26,17 +26,12 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.codec import sample_pages
+from bench.environment import environment
 from bench.server import ServerProcess
 from vfsstream.ltx import TXID, Decoder, Header, encode
 from vfsstream.replica import Replica
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGE = 4096
-CREDENTIALS = {
-    "AWS_ACCESS_KEY_ID": "bench",
-    "AWS_SECRET_ACCESS_KEY": "bench-secret",
-    "LITESTREAM_LOG_FILE": os.devnull,
-}
 
 
 @dataclass
@@ -69,10 +64,8 @@ print(json.dumps([wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss, proces
 
 def run(command: list[str]) -> Run:
     """Run a program to its end and account for it alone."""
-    environment = {**os.environ, **CREDENTIALS, "PYTHONPATH": str(ROOT)}
-    environment.pop("AWS_CA_BUNDLE", None)  # Litestream's S3 client refuses to start with it
     launcher = [sys.executable, "-S", "-E", "-c", _LAUNCHER, *command]
-    done = subprocess.run(launcher, env=environment, stdout=subprocess.PIPE, check=True)
+    done = subprocess.run(launcher, env=environment(), stdout=subprocess.PIPE, check=True)
     wall, cpu, peak, code, said = json.loads(done.stdout)
     if code:
         raise SystemExit(f"{command[0]} failed: {said}")

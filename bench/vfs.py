@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -15,20 +14,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from bench.environment import ROOT, environment
 from bench.picture import bars
-from bench.restore import ROOT, add_small_files, make_database
+from bench.restore import add_small_files, make_database
 from bench.server import ServerProcess
 from bench.vfs_worker import WORK
 from vfsstream.replica import Replica
 
 SLOW = {"one tenth of the table": 1 / 10, "full scan": 1.0, "full scan again": 2.0}
 """Workloads that take the extension minutes, in parts of a full scan."""
-
-CREDENTIALS = {
-    "AWS_ACCESS_KEY_ID": "bench",
-    "AWS_SECRET_ACCESS_KEY": "bench-secret",
-    "LITESTREAM_LOG_FILE": os.devnull,
-}
 
 
 @dataclass
@@ -51,11 +45,10 @@ class Measured:
 def measure(server: ServerProcess, side: str, url: str, name: str) -> Measured:
     """Run a workload in a process of its own, which opens a tiny replica first."""
     tiny = server.url("bench", "tiny")
-    environment = {**os.environ, **CREDENTIALS, "PYTHONPATH": str(ROOT), "LITESTREAM_REPLICA_URL": url}
-    environment.pop("AWS_CA_BUNDLE", None)  # the extension's S3 client refuses to start with it
+    settings = environment(LITESTREAM_REPLICA_URL=url)
     command = [sys.executable, "-m", "bench.vfs_worker", side, url, name, tiny, server.endpoint]
     done = subprocess.run(
-        command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=1800, check=False
+        command, env=settings, cwd=ROOT, capture_output=True, text=True, timeout=1800, check=False
     )
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if not lines:
