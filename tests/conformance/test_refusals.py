@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +23,7 @@ from tests.servers.sshd import Sshd
 from tests.stores.wire import Reply, wire
 from vfsstream.cli.app import execute
 from vfsstream.errors import AccessDenied
+from vfsstream.stores import s3_sign
 from vfsstream.stores.url import open_store
 
 pytestmark = [pytest.mark.server]
@@ -234,10 +237,8 @@ def test_what_cannot_work_is_said_and_nothing_is_written(
 
 @pytest.mark.xdist_group("radosgw")
 def test_a_clock_that_is_wrong(server: Server, commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
-    import botocore.auth
-
-    later = datetime.now(UTC) + timedelta(hours=2)
-    monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda *_, **__: later.replace(tzinfo=None))
+    ahead = SimpleNamespace(strftime=time.strftime, gmtime=lambda _: time.gmtime(time.time() + 2 * 3600))
+    monkeypatch.setattr(s3_sign, "time", ahead)
     daemon = server("radosgw")
     place = Place(daemon.url("skewed"), daemon.options)
     for text in (commands.check(place)["put"], commands.restore(place)):
