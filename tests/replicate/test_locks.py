@@ -20,6 +20,7 @@ import pytest
 from tests.replicate.live import connect, contents, newest_txid, restore_ours, running_litestream
 from vfsstream.errors import DatabaseError
 from vfsstream.replica import Replica
+from vfsstream.replicate import sharedfiles
 from vfsstream.replicate.database import Database
 from vfsstream.replicate.directory import is_database, scan
 from vfsstream.replicate.maintenance import Maintenance, MaintenanceSettings
@@ -199,6 +200,56 @@ def test_nor_does_a_look_at_files(application: Application, tmp_path: Path) -> N
     application.check("scan")
 
 
+@pytest.mark.parametrize("others", [0, 40])
+def test_nor_does_a_look_while_the_application_opens_it(
+    tmp_path: Path, onlooker: Onlooker, monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    """Whatever is looked at before, the application opens and locks the file between that and the close."""
+    path, opened = tmp_path / "app.db", []
+    first = connect(path)
+    first.execute("PRAGMA journal_mode = delete")
+    first.execute("CREATE TABLE t(x)")
+    first.close()
+    looked = sharedfiles._open_files
+
+    def late() -> object:
+        found = looked()
+        if not opened:
+            opened.append(connect(path))
+            opened[0].execute("BEGIN EXCLUSIVE")
+        return found
+
+    for number in range(others):
+        other = tmp_path / f"{number}.db"
+        other.write_bytes(path.read_bytes())
+        assert is_database(other)
+    monkeypatch.setattr(sharedfiles, "_open_files", late)
+    assert is_database(path)
+    late()
+    assert onlooker.locks(path)[0]
+    opened[0].close()
+
+
+def test_few_descriptors_are_kept_and_one_of_each_file(tmp_path: Path) -> None:
+    make = connect(tmp_path / "0.db")
+    make.execute("CREATE TABLE t(x)")
+    make.close()
+    content = (tmp_path / "0.db").read_bytes()
+    before = len(os.listdir("/dev/fd"))
+    for number in range(300):
+        path = tmp_path / f"{number}.db"
+        path.write_bytes(content)
+        assert is_database(path)
+        assert is_database(path)
+    assert len(os.listdir("/dev/fd")) <= before + 65
+    for path in tmp_path.glob("*.db"):
+        path.unlink()
+    is_database(tmp_path / "vfsstream.none")
+    (tmp_path / "last.db").write_bytes(content)
+    assert is_database(tmp_path / "last.db")
+    assert len(os.listdir("/dev/fd")) <= before + 1
+
+
 def test_a_restore_over_a_database_open_in_this_process_is_refused(
     application: Application, tmp_path: Path
 ) -> None:
@@ -245,24 +296,25 @@ def test_an_application_beside_a_closed_replicator_survives_litestream(tmp_path:
     writer.close()
 
 
-def test_no_descriptor_is_left_when_the_application_is_gone(tmp_path: Path) -> None:
+def test_one_descriptor_of_the_wal_index_is_kept_until_the_file_is_gone(tmp_path: Path) -> None:
     path = tmp_path / "app.db"
 
     def open_files() -> list[str]:
         return [
-            target
+            target.removeprefix(str(path))
             for name in os.listdir("/proc/self/fd")
             if (target := _target(name)).startswith(str(path)) and ".app.db-" not in target
         ]
 
     writer = connect(path)
     writer.execute("CREATE TABLE t(x)")
-    for _ in range(3):
+    writer.close()
+    for _ in range(4):
         with Database(path, Replica(MemoryStore())) as database:
             database.sync_and_wait()
-    writer.close()
-    with Database(path, Replica(MemoryStore())) as database:
-        database.sync_and_wait()
+        assert open_files() == ["-shm", "-shm"], "itself, and the duplicate below its mapping"
+    connect(path).close()  # the last one out removes the file
+    assert not is_database(tmp_path)
     assert open_files() == []
 
 

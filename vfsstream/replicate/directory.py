@@ -24,7 +24,7 @@ from vfsstream.errors import UsageError, VfsstreamError
 from vfsstream.replica import Replica
 from vfsstream.replicate.service import Service
 from vfsstream.replicate.settings import Settings
-from vfsstream.replicate.sharedfiles import close_shared
+from vfsstream.replicate.sharedfiles import open_shared
 from vfsstream.replicate.timetable import MaintenanceSettings
 
 __all__ = ["DirectorySettings", "DirectoryWatcher", "is_database", "join_url", "meta_dir_in", "scan"]
@@ -82,15 +82,15 @@ def is_database(path: Path) -> bool:
     The file is closed in a way that does not take away the locks of a connection in this process.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+        file = open_shared(path)
     except OSError:
         return False
     try:
-        return stat.S_ISREG(os.fstat(descriptor).st_mode) and os.read(descriptor, len(MAGIC)) == MAGIC
+        return stat.S_ISREG(os.fstat(file.descriptor).st_mode) and file.read(len(MAGIC)) == MAGIC
     except OSError:
         return False
     finally:
-        close_shared(descriptor)
+        file.close()
 
 
 def scan(directory: Path, pattern: str, *, recursive: bool = False) -> list[Path]:

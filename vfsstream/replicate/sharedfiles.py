@@ -1,8 +1,9 @@
 """Descriptors of files that SQLite connections of this process may have locked.
 
 Closing any descriptor of a file drops all POSIX locks that the process has on it, whoever took them
-(https://sqlite.org/howtocorrupt.html, 2.2). So such a descriptor is closed only when nobody else here has the file
-open, and kept until then.
+(https://sqlite.org/howtocorrupt.html, 2.2). And nobody can look whether a file is in use and close in one step: a
+connection may open and lock it in between. So descriptors are parked instead, and serve the next who opens the same
+file. A file that has no name any more cannot be opened again: of such a one a look is proof.
 """
 
 from __future__ import annotations
@@ -12,32 +13,13 @@ import mmap
 import os
 import threading
 from collections import Counter
-from dataclasses import dataclass
 
-__all__ = ["close_shared", "identity_of", "is_open_here"]
+__all__ = ["SharedFile", "identity_of", "open_shared"]
 
 Identity = tuple[int, int]
 
-
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """A descriptor, and the mapping made of it, which holds a duplicate of it."""
-
-    descriptor: int
-    mapping: mmap.mmap | None
-
-    @property
-    def count(self) -> int:
-        return 1 if self.mapping is None else 2
-
-    def close(self) -> None:
-        if self.mapping is not None:
-            self.mapping.close()
-        os.close(self.descriptor)
-
-
-_kept: list[_Kept] = []
-_lock = threading.Lock()
+_MOST = 64
+"""Descriptors parked before those that nobody seems to use are closed, on the strength of a look."""
 
 
 def identity_of(status: os.stat_result) -> Identity:
@@ -45,35 +27,109 @@ def identity_of(status: os.stat_result) -> Identity:
     return status.st_dev, status.st_ino
 
 
-def close_shared(descriptor: int, mapping: mmap.mmap | None = None) -> None:
-    """Close a descriptor and its mapping, or keep both while others in the process have the file open.
+class SharedFile:
+    """An open file, read-only.
 
-    What is kept is tried again at every later call.
+    Attributes:
+        descriptor: of whoever opened it, until it is closed.
+        mapping: of its first bytes, once asked for. It holds a duplicate of the descriptor.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.mapping: mmap.mmap | None = None
+
+    def map(self, length: int) -> mmap.mmap:
+        """The first ``length`` bytes, always the same number for one file.
+
+        Raises:
+            ValueError: the file is shorter.
+            OSError: it cannot be mapped.
+        """
+        if self.mapping is None:
+            self.mapping = mmap.mmap(self.descriptor, length, access=mmap.ACCESS_READ)
+        return self.mapping
+
+    def read(self, length: int) -> bytes:
+        """Up to ``length`` bytes of its begin.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        os.lseek(self.descriptor, 0, os.SEEK_SET)
+        return os.read(self.descriptor, length)
+
+    def identity(self) -> Identity:
+        """(device, inode)."""
+        return identity_of(os.fstat(self.descriptor))
+
+    def is_open_here(self) -> bool:
+        """Whether this process has the file open by more than this descriptor, as far as that can be told."""
+        open_here = _open_files()
+        return open_here is not None and open_here[self.identity()] > self._count()
+
+    def close(self) -> None:
+        """Close it when that takes nobody's locks, or park it until it does or is wanted again."""
+        if os.name == "nt":  # locks belong to the handle there, and an open one keeps the file from being deleted
+            self._close()
+            return
+        with _lock:
+            _parked.append(self)
+            _close_some()
+
+    def _count(self) -> int:
+        return 1 if self.mapping is None else 2
+
+    def _close(self) -> None:
+        if self.mapping is not None:
+            self.mapping.close()
+        os.close(self.descriptor)
+
+
+_parked: list[SharedFile] = []
+_next_look = _MOST
+_lock = threading.Lock()
+
+
+def open_shared(path: str | os.PathLike[str]) -> SharedFile:
+    """Open a file to read, by the descriptor that is parked if there is one.
+
+    Raises:
+        OSError: it cannot be opened.
     """
     with _lock:
-        _kept.append(_Kept(descriptor, mapping))
-        open_here = _open_files()
-        kept: dict[Identity, list[_Kept]] = {}
-        for one in _kept:
-            kept.setdefault(identity_of(os.fstat(one.descriptor)), []).append(one)
-        _kept.clear()
-        for identity, group in kept.items():
-            if open_here is None or open_here[identity] > sum(one.count for one in group):
-                _kept.extend(group)
-                continue
-            for one in group:
-                one.close()
+        if _parked:
+            wanted = identity_of(os.stat(path))
+            for one in _parked:
+                if one.identity() == wanted:
+                    _parked.remove(one)
+                    return one
+    names = ("O_CLOEXEC", "O_BINARY", "O_NONBLOCK")  # the last against a named pipe
+    return SharedFile(os.open(path, os.O_RDONLY | sum(getattr(os, name, 0) for name in names)))
 
 
-def is_open_here(descriptor: int) -> bool:
-    """Whether this process has the file open by more than this descriptor, as far as that can be told."""
-    with _lock:
-        open_here = _open_files()
-        if open_here is None:
-            return False
-        identity = identity_of(os.fstat(descriptor))
-        kept = sum(one.count for one in _kept if identity_of(os.fstat(one.descriptor)) == identity)
-        return open_here[identity] > kept + 1
+def _close_some() -> None:
+    """Close those whose file is gone, and, when many are parked, those of files that nobody here seems to have."""
+    global _next_look
+    status = [os.fstat(one.descriptor) for one in _parked]
+    many = len(_parked) > _next_look
+    if not many and all(one.st_nlink for one in status):
+        return
+    open_here = _open_files()
+    if open_here is None:
+        return
+    ours: Counter[Identity] = Counter()
+    for one, found in zip(_parked, status, strict=True):
+        ours[identity_of(found)] += one._count()
+    kept: list[SharedFile] = []
+    for one, found in zip(_parked, status, strict=True):
+        identity = identity_of(found)
+        if (found.st_nlink and not many) or open_here[identity] > ours[identity]:
+            kept.append(one)
+        else:
+            one._close()
+    _parked[:] = kept
+    _next_look = max(_MOST, 2 * len(kept))
 
 
 def _open_files() -> Counter[Identity] | None:

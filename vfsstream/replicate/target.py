@@ -14,7 +14,7 @@ from typing import NoReturn, Self
 from vfsstream.errors import DatabaseError, DiskFull
 from vfsstream.replica.positioned import write_at
 from vfsstream.replicate.partial import Note, Partial, lock_file, new_path, remove_note, remove_stale, save_note
-from vfsstream.replicate.sharedfiles import close_shared, is_open_here
+from vfsstream.replicate.sharedfiles import open_shared
 from vfsstream.stores.file import sync_directory
 
 __all__ = ["SIDECARS", "Target", "check_target"]
@@ -206,15 +206,15 @@ def _is_open(path: Path) -> bool:
     pending, span = 0x40000000, 512
     question = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, pending, span, 0)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        file = open_shared(path)
     except OSError:
         return False
     try:
-        if is_open_here(descriptor):
+        if file.is_open_here():
             return True
-        answer = fcntl.fcntl(descriptor, fcntl.F_GETLK, question)
+        answer = fcntl.fcntl(file.descriptor, fcntl.F_GETLK, question)
     except OSError:
         return False
     finally:
-        close_shared(descriptor)
+        file.close()
     return bool(struct.unpack_from("h", answer)[0] != fcntl.F_UNLCK)

@@ -7,13 +7,12 @@ salts are the bytes of the log's header.
 
 from __future__ import annotations
 
-import mmap
 import os
 import struct
 from dataclasses import dataclass
 
 from vfsstream.errors import DatabaseError
-from vfsstream.replicate.sharedfiles import close_shared
+from vfsstream.replicate.sharedfiles import open_shared
 
 __all__ = ["IndexHeader", "WalIndex", "parse_index"]
 
@@ -80,13 +79,14 @@ class WalIndex:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        self._file = open_shared(path)
+        self._closed = False
         try:
-            if os.fstat(self._descriptor).st_size < _LENGTH:
+            if os.fstat(self._file.descriptor).st_size < _LENGTH:
                 raise DatabaseError(f"{os.fspath(path)} is too short for a wal-index")
-            self._map = mmap.mmap(self._descriptor, _LENGTH, access=mmap.ACCESS_READ)
+            self._map = self._file.map(_LENGTH)
         except BaseException:
-            close_shared(self._descriptor)
+            self._file.close()
             raise
 
     def look(self) -> bytes:
@@ -99,12 +99,10 @@ class WalIndex:
 
     def identity(self) -> tuple[int, int]:
         """(device, inode) of the mapped file."""
-        status = os.fstat(self._descriptor)
-        return status.st_dev, status.st_ino
+        return self._file.identity()
 
     def close(self) -> None:
         """Look no more; unmapped and closed as soon as that harms nobody. Idempotent."""
-        if self._descriptor < 0:
-            return
-        descriptor, self._descriptor = self._descriptor, -1
-        close_shared(descriptor, self._map)
+        if not self._closed:
+            self._closed = True
+            self._file.close()
