@@ -22,7 +22,7 @@ AZURITE = NODE_HOME / "node_modules" / "azurite" / "dist" / "src" / "blob" / "ma
 
 @dataclass(frozen=True)
 class Wanted:
-    """What one server needs.
+    """What one server, or another program that the tests run, needs.
 
     Attributes:
         server: its name.
@@ -55,6 +55,7 @@ WANTED = (
     Wanted("OpenSSH sshd (SFTP)", apt=(("openssh-server", "sshd"), ("openssh-client", "ssh-keygen"))),
     Wanted("NATS JetStream", apt=(("nats-server", "nats-server"),)),
     Wanted("Apache mod_dav (WebDAV)", apt=(("apache2", "apache2"),)),
+    Wanted("Chromium (the dashboard's page)", apt=(("chromium", "chromium"),)),
 )
 
 _PATH = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin"
