@@ -97,7 +97,12 @@ class Database:
         self._sources = [source]
         self.current = Moment(opened.view, source)
         self._offer(self.current, opened.loaded)
-        source.opened(opened.view)
+        try:
+            source.opened(opened.view)
+        except BaseException:
+            source.close()
+            self.replica.close()
+            raise
         if self._kept is not None:
             self._kept.begin(opened.loaded, opened.view, age or 0.0)
         if not options.immutable:

@@ -9,7 +9,6 @@ applied to it under SQLite's own locks and a rollback journal, so other programs
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import tempfile
@@ -18,26 +17,29 @@ import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import NoReturn, Protocol
 
 from fastcrc.crc64 import go_iso
 
-from vfsstream.errors import DeadlineExceeded, MissingError, VfsstreamError
+from vfsstream.errors import ConflictError, DatabaseError, DeadlineExceeded, MissingError, VfsstreamError
 from vfsstream.ltx import decode_frame
-from vfsstream.replica.rollback import Rewriter, patch_first_page, roll_back
+from vfsstream.replica.rollback import Rewriter, patch_first_page
 from vfsstream.vfs.diskcache import identity
 from vfsstream.vfs.flight import Flight
-from vfsstream.vfs.ranges import MAX_GAP, ByteRange, Frame
+from vfsstream.vfs.hydrate_file import NamedCopy, State
+from vfsstream.vfs.hydrate_ranges import missing_ranges, proven, still_current
+from vfsstream.vfs.ranges import ByteRange
 from vfsstream.vfs.view import View
 
-__all__ = ["Hydrator", "missing_ranges"]
+__all__ = ["Hydrator", "RangeGiver"]
 
 logger = logging.getLogger("vfsstream.vfs")
 
-RANGE = 4 << 20
 STREAMS = 4
 SAVE_EVERY = 64
 """Ranges between two writings of the state: at most 256 MiB are fetched again after a crash."""
+SAVE_SECONDS = 10.0
+"""Seconds between two writings while a complete file is kept current."""
 UPDATE = 512
 """Pages of a change asked for at once."""
 RETRY = 2.0
@@ -66,46 +68,13 @@ class DirectReader(Protocol):
         """In a transaction: the file must not change."""
 
 
-def missing_ranges(view: View, have: array[int], most: int = RANGE) -> Iterator[ByteRange]:
-    """The ranges that hold every page whose version in the view is not the one in ``have``."""
-    import numpy
-
-    columns = view.columns(1, view.commit)
-    held = numpy.frombuffer(have, dtype=numpy.uint64)[1 : view.commit + 1]
-    wanted = numpy.flatnonzero((columns.size > 0) & (columns.version != held))
-    order = wanted[numpy.lexsort((columns.offset[wanted], columns.file[wanted]))]
-    group: list[Frame] = []
-    for start in range(0, len(order), 4096):
-        part = order[start : start + 4096]
-        rows = zip(*(column[part].tolist() for column in columns), strict=True)
-        for pgno, row in zip((part + 1).tolist(), rows, strict=True):
-            frame = Frame(pgno, *row)
-            if group and not _joins(group, frame, most):
-                yield _range(group)
-                group = []
-            group.append(frame)
-    if group:
-        yield _range(group)
-
-
-def _joins(group: list[Frame], frame: Frame, most: int) -> bool:
-    first, last = group[0], group[-1]
-    near = frame.offset - last.offset - last.size <= MAX_GAP
-    return frame.file == first.file and near and frame.offset + frame.size - first.offset <= most
-
-
-def _range(group: list[Frame]) -> ByteRange:
-    first, last = group[0], group[-1]
-    return ByteRange(first.file, first.offset, last.offset + last.size - first.offset, tuple(group))
-
-
 class Hydrator:
     """The local copy of one database.
 
     Args:
         engine: gives ranges and pages.
         view: what to fetch first; newer ones come through :meth:`follow`.
-        path: where the file shall be; ``None`` = a temporary file that nobody else sees.
+        copy: the file, under its name; ``None`` = a temporary file that nobody else sees.
 
     Attributes:
         complete: the file holds the newest view it was told of, or held it a moment ago and is being updated.
@@ -114,8 +83,8 @@ class Hydrator:
         direct_readers: those; whoever reads becomes active first and looks at ``settled`` then.
     """
 
-    def __init__(self, engine: RangeGiver, view: View, path: Path | None) -> None:
-        self.engine, self.path = engine, path
+    def __init__(self, engine: RangeGiver, view: View, copy: NamedCopy | None) -> None:
+        self.engine, self.copy = engine, copy
         self.page_size = view.page_size
         self.complete = False
         self.trouble: Exception | None = None
@@ -124,9 +93,10 @@ class Hydrator:
         self._sums = array("Q", bytes(8 * (view.commit + 1)))
         self._count = 0
         self._known: dict[str, None] = {}
+        self._saved = time.monotonic()
         self._stop, self._news = threading.Event(), threading.Event()
-        self._file, self._named = -1, False
-        self._idle: list[int] = []
+        self._file = -1
+        self._left: NamedCopy | None = None
         self.settled: View | None = None
         self.direct_readers: set[DirectReader] = set()
         self._thread = threading.Thread(target=self._run, name="vfsstream-hydrate", daemon=True)
@@ -143,6 +113,11 @@ class Hydrator:
         except OSError:
             return None
         return page if have[pgno] == version and len(page) == self.page_size else None
+
+    @property
+    def path(self) -> Path | None:
+        """The file's name, if it has one."""
+        return self.copy.path if self.copy is not None else None
 
     @property
     def direct(self) -> bool:
@@ -194,10 +169,11 @@ class Hydrator:
         if self._thread.is_alive():
             self._thread.join(10)
         file, self._file = self._file, -1
-        for descriptor in [*self._idle, file]:
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._idle = []
+        if self.copy is None and file >= 0:
+            os.close(file)
+        for copy in (self.copy, self._left):
+            if copy is not None:
+                copy.close()
 
     def _check(self) -> None:
         if self._stop.is_set():
@@ -207,110 +183,86 @@ class Hydrator:
 
     def _run(self) -> None:
         try:
-            self._prepare()
-            self._fill()
-            while not self._stop.is_set():
-                self._news.wait()
-                self._news.clear()
-                self._check()
-                self._update()
+            while True:
+                try:
+                    self._hydrate()
+                except (ConflictError, DatabaseError) as error:
+                    self._leave(error)
         except _Stopped:
-            with contextlib.suppress(OSError):
-                self._save()
+            self._save(self._view, now=True)
         except Exception as error:
             self.trouble = error
+            logger.warning("the local copy is kept current no more: %s", error)
 
-    def _prepare(self) -> None:
-        """Find out what is here already; a file that another process keeps current is left to it."""
-        if self.path is None:
+    def _hydrate(self) -> NoReturn:
+        if self.copy is not None:
+            self._file = self.copy.file
+            self._resume(self.copy)
+        elif self._file < 0:
             self._make_private()
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        source = self.path if self.path.exists() else self._partial
-        if not self._open(source):
-            return
-        if source == self.path and self.path.with_name(self.path.name + "-journal").exists():
-            roll_back(self.path)
-        if self._resume(source):
-            self._named = source == self.path
-            self._verify()
-        elif source == self._partial or self._open(self._partial):
-            os.ftruncate(self._file, 0)
+        self._fill()
+        while True:
+            self._news.wait()
+            self._news.clear()
+            self._check()
+            self._update()
 
     def _make_private(self) -> None:
         self._file, name = tempfile.mkstemp(prefix="vfsstream-hydrated-")
         os.unlink(name)
 
-    def _open(self, path: Path) -> bool:
-        """Open a file and own it; ``False``: it is another's, and a private one is open instead."""
-        # Closing a descriptor would drop the locks that SQLite holds on the file in this process: it waits for the end.
-        self._idle += [self._file] if self._file >= 0 else []
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
-        if _own(self._file):
-            return True
-        logger.warning("%s is kept current by another reader: hydrating a file of our own", self.path)
-        self._idle.append(self._file)
-        self.path = None
-        self._make_private()
-        return False
+    def _leave(self, why: Exception) -> None:
+        """The named file is somebody else's: nothing in it counts any more, and it is not touched again."""
+        logger.warning("%s: hydrating a file of our own", why)
+        self.settled, self.complete, self._count = None, False, 0
+        have = self._have
+        for pgno in range(len(have)):
+            have[pgno] = 0
+        if self.copy is not None:
+            self.copy.give_up()
+            self._left, self.copy = self.copy, None
+        self._make_private()  # before the new array: who sees that reads this file
+        self._have = array("Q", bytes(8 * len(have)))
 
-    @property
-    def _partial(self) -> Path:
-        assert self.path is not None
-        return self.path.with_name(self.path.name + "-partial")
-
-    @property
-    def _state(self) -> Path:
-        assert self.path is not None
-        return self.path.with_name(self.path.name + "-state")
-
-    def _resume(self, source: Path) -> bool:
-        """Read the state that belongs to a file of this history; without one, begin anew."""
-        try:
-            head, _, body = self._state.read_bytes().partition(b"\n")
-            state = json.loads(head)
-            pages = int(state["pages"])
-            fits = (
-                state["page_size"] == self.page_size
-                and state["checksum"] == go_iso(body)
-                and len(body) == 16 * (pages + 1)
-                and source.is_file()
-                and not {identity(info) for info in self._view.files}.isdisjoint(state["files"])
-            )
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
-        if not fits:
-            return False
-        self._have, self._sums = array("Q", body[: len(body) // 2]), array("Q", body[len(body) // 2 :])
-        self._known = dict.fromkeys(state["files"])
-        return True
-
-    def _verify(self) -> None:
-        """What the state promises must be in the file; damaged pages count as absent."""
-        have, self._have = self._have, array("Q", bytes(len(self._have) * 8))
-        for pgno in range(1, len(have)):
-            if have[pgno]:
+    def _resume(self, copy: NamedCopy) -> None:
+        """Go on with what an earlier process left, as far as it is proven page by page."""
+        view = self._view
+        while True:
+            try:
+                state = copy.load(self.page_size)
+                break
+            except DeadlineExceeded as error:
+                self.trouble = error
+                self._stop.wait(RETRY)
+                self._check()
+        have = proven(view, state.have, state.txid, frozenset(state.files)) if state is not None else None
+        if state is None or have is None or not any(have):
+            copy.begin_anew()
+            self._file = copy.file
+            return
+        self._resize(len(have) - 1)
+        self._sums[: len(state.sums)] = state.sums
+        for pgno in range(1, view.commit + 1):
+            if have[pgno] and pgno < len(state.sums):
                 self._check()
                 page = os.pread(self._file, self.page_size, (pgno - 1) * self.page_size)
                 if len(page) == self.page_size and go_iso(page) == self._sums[pgno]:
                     self._have[pgno] = have[pgno]
                     self._count += 1
+        self._sums[1] = go_iso(os.pread(self._file, self.page_size, 0))  # written by us: it bears our mark
 
-    def _save(self) -> None:
-        if self.path is None or self._file < 0:
+    def _save(self, view: View, *, now: bool = False) -> None:
+        """Write down what is here. Without it, or with an old one, the next process only fetches more."""
+        if self.copy is None or not (now or time.monotonic() > self._saved + SAVE_SECONDS):
             return
-        os.fsync(self._file)
-        self._known.update(dict.fromkeys(identity(info) for info in self._view.files))
-        body = self._have.tobytes() + self._sums.tobytes()
-        state: dict[str, Any] = {
-            "pages": len(self._have) - 1,
-            "page_size": self.page_size,
-            "checksum": go_iso(body),
-        }
-        state["files"] = list(self._known)[-4096:]
-        temporary = self._state.with_name(self._state.name + "-new")
-        temporary.write_bytes(json.dumps(state).encode() + b"\n" + body)
-        os.replace(temporary, self._state)
+        self._saved = time.monotonic()
+        self._known.update(dict.fromkeys(identity(info) for info in list(view.files)))
+        try:
+            self.copy.save(
+                State(view.txid, self._known, still_current(view, self._have), self._sums), self.page_size
+            )
+        except OSError as error:
+            self.trouble = error
 
     def _resize(self, commit: int) -> None:
         for name in ("_have", "_sums"):
@@ -320,7 +272,7 @@ class Hydrator:
 
     def _fill(self) -> None:
         """Fetch everything, then everything that changed meanwhile, until nothing is missing."""
-        if self._named:
+        if self.copy is not None and self.copy.finished:
             self._update()
             self.complete = True
             return
@@ -338,7 +290,7 @@ class Hydrator:
                     self._take(view, *flights.pop(0))
                     number += 1
                     if number % SAVE_EVERY == 0:
-                        self._save()
+                        self._save(view, now=True)
             for flight in flights:
                 self._take(view, *flight)
             if not found and view is self._view:
@@ -380,6 +332,8 @@ class Hydrator:
             self._write(first, run)
 
     def _write(self, first: int, run: Sequence[tuple[int, bytes]]) -> None:
+        if first == 1 and self.copy is not None:
+            run = [(run[0][0], self.copy.marked(run[0][1])), *run[1:]]
         for number, _ in enumerate(run, first):
             self._have[number] = 0
         os.pwrite(self._file, b"".join(page for _, page in run), (first - 1) * self.page_size)
@@ -392,15 +346,19 @@ class Hydrator:
         """Make the file a database of its own, and give it its name."""
         version, self._have[1] = self._have[1], 0
         page = os.pread(self._file, self.page_size, 0)
-        page = patch_first_page(page, view.txid, view.commit)
+        page = self._first_page(page, view)
         os.pwrite(self._file, page, 0)
         os.ftruncate(self._file, view.commit * self.page_size)
         self._sums[1], self._have[1] = go_iso(page), version
-        self._save()
-        if self.path is not None and self._partial.exists():
-            os.replace(self._partial, self.path)
+        if self.copy is not None:
+            self.copy.finish()
+            self._save(view, now=True)
         self.settled = view
         self.complete = True
+
+    def _first_page(self, page: bytes, view: View) -> bytes:
+        patched = patch_first_page(page, view.txid, view.commit)
+        return self.copy.marked(patched) if self.copy is not None else patched
 
     def _update(self) -> None:
         """Bring a complete file to the newest view, all or nothing for those who read it elsewhere."""
@@ -415,7 +373,9 @@ class Hydrator:
                 return
             try:
                 self._apply(view, sorted({1, *changed}))
-            except (MissingError, VfsstreamError) as error:
+            except (ConflictError, DatabaseError):
+                raise
+            except VfsstreamError as error:
                 self.trouble = error
                 self._stop.wait(RETRY)
                 self._check()
@@ -430,41 +390,37 @@ class Hydrator:
                 if number % UPDATE == 0:
                     self.engine.fetch_ahead(view, changed[number : number + UPDATE], self._check)
                 page = bytes(self.engine.read(view, pgno, self._check))
-                spool.write(patch_first_page(page, view.txid, view.commit) if pgno == 1 else page)
+                spool.write(self._first_page(page, view) if pgno == 1 else page)
             spool.flush()
             pages = _spooled(spool.fileno(), changed, self.page_size)
-            for pgno in changed:
-                self._have[pgno] = 0
-            if self.path is None:
-                for pgno, page in pages:
-                    os.pwrite(self._file, page, (pgno - 1) * self.page_size)
-                os.ftruncate(self._file, view.commit * self.page_size)
-            else:
-                with Rewriter(self.path, self.page_size, 30.0, self._stop, self._file) as rewriter:
-                    held = rewriter.pages()
-                    rewriter.prepare(p for p in [*changed, *range(view.commit + 1, held + 1)] if p <= held)
-                    with self._alone():
-                        rewriter.write(pages, view.commit)
+            self._replace(pages, changed, view)
             for pgno, page in _spooled(spool.fileno(), changed, self.page_size):
                 self._sums[pgno], self._have[pgno] = go_iso(page), view.version(pgno)
         for pgno in range(view.commit + 1, len(self._have)):
             self._have[pgno] = 0
-        if self.path is not None:
-            self._save()
+        self._save(view)
         self.settled = view
 
+    def _replace(self, pages: Iterator[tuple[int, bytes]], changed: list[int], view: View) -> None:
+        """Write pages into a complete file."""
+        if self.copy is None:
+            with self._alone():
+                self._forget(changed)
+                for pgno, page in pages:
+                    os.pwrite(self._file, page, (pgno - 1) * self.page_size)
+                os.ftruncate(self._file, view.commit * self.page_size)
+            return
+        with Rewriter(self.copy.path, self.page_size, 30.0, self._stop, self._file) as rewriter:
+            self.copy.check(self._sums[1], self.page_size)
+            held = rewriter.pages()
+            rewriter.prepare(p for p in [*changed, *range(view.commit + 1, held + 1)] if p <= held)
+            with self._alone():
+                self._forget(changed)
+                rewriter.write(pages, view.commit)
 
-def _own(file: int) -> bool:
-    """Take the lock that says who keeps a file current; it ends with the process. SQLite knows nothing of it."""
-    try:
-        import fcntl
-    except ImportError:
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+    def _forget(self, pages: list[int]) -> None:
+        for pgno in pages:
+            self._have[pgno] = 0
 
 
 class _Stopped(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
@@ -10,10 +11,13 @@ from vfsstream.errors import OptionError
 from vfsstream.replica import Replica
 from vfsstream.vfs.diskcache import DiskCache, directory_for
 from vfsstream.vfs.hydrate import Hydrator, RangeGiver
+from vfsstream.vfs.hydrate_file import NamedCopy
 from vfsstream.vfs.options import Options
 from vfsstream.vfs.view import View
 
 __all__ = ["Engine", "LocalPages", "open_local"]
+
+logger = logging.getLogger("vfsstream.vfs")
 
 
 class Engine(RangeGiver, Protocol):
@@ -92,7 +96,7 @@ def open_local(engine: Engine, view: View) -> LocalPages:
     """The local files that the options ask for.
 
     Raises:
-        OptionError: a directory that cannot be used.
+        OptionError: a directory that cannot be used, or a path with a file that is not ours.
     """
     options, disk, hydrator = engine.options, None, None
     if options.cache_dir is not None:
@@ -100,7 +104,12 @@ def open_local(engine: Engine, view: View) -> LocalPages:
         disk = DiskCache(directory, view.page_size, options.disk_cache_size, view.files)
     if options.hydration_enabled:
         require_locks()
-        path = Path(options.hydration_path).expanduser().absolute() if options.hydration_path else None
-        hydrator = Hydrator(engine, view, path)
+        copy = None
+        if options.hydration_path:
+            path = Path(options.hydration_path).expanduser().absolute()
+            copy = NamedCopy.claim(path, engine.replica.describe())
+            if copy is None:
+                logger.warning("%s is kept current by another reader: hydrating a file of our own", path)
+        hydrator = Hydrator(engine, view, copy)
         hydrator.start()
     return LocalPages(disk, hydrator)
