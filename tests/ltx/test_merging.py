@@ -12,10 +12,31 @@ from tests.ltx.helpers import header, make, page
 from vfsstream.errors import LtxError, UsageError
 from vfsstream.ltx import FLAG, TXID, Decoder, Encoder, Header, encode, merge, merge_pages, merged_header
 from vfsstream.ltx.checksum import crc64
-from vfsstream.ltx.frames import encode_frame
+from vfsstream.ltx.frames import FRAME_HEAD, encode_frame
 from vfsstream.ltx.index import encode_entries
+from vfsstream.ltx.known import Known
 
 Contents = dict[int, bytes]
+
+
+def records(data: bytes) -> bytes:
+    """What a merge notes of a file's pages."""
+    from vfsstream.ltx.rows import rows_of_run
+
+    return b"".join(rows_of_run(run, 0)[0].records() for run in Decoder([data], strict=False).runs())
+
+
+def known(data: bytes, cut: int = 1 << 20) -> Known | list[bytes]:
+    """A file as one that was verified before, in pieces; a damaged one or one of old frames as it is."""
+    try:
+        legacy = any(run.head != FRAME_HEAD.size for run in Decoder([data], strict=False).runs())
+    except LtxError:
+        legacy = True
+    if legacy:
+        return [data]
+    chunks, noted = [data[at : at + cut] for at in range(0, len(data), cut)], records(data)
+    pieces = [noted[at : at + 16 * cut] for at in range(0, len(noted), 16 * cut)]
+    return Known(Header.unpack(data), len(data), crc64(data), chunks, pieces)
 
 
 def every_way(files: Sequence[bytes], names: list[str] | None = None, **options: bool) -> bytes:
@@ -23,7 +44,14 @@ def every_way(files: Sequence[bytes], names: list[str] | None = None, **options:
     results: list[bytes | LtxError] = []
     for bulk in (False, True):
         mixed = [data if place % 2 else iter([data[:300], data[300:]]) for place, data in enumerate(files)]
-        for inputs in ([[data] for data in files], list(files), mixed):
+        remembered = [known(data, 300) if place % 3 else data for place, data in enumerate(files)]
+        for inputs in (
+            [[data] for data in files],
+            list(files),
+            mixed,
+            [known(data) for data in files],
+            remembered,
+        ):
             try:
                 results.append(b"".join(merge(inputs, names, bulk=bulk, **options)))
             except LtxError as error:
@@ -246,3 +274,48 @@ def test_memory_is_one_chunk_of_each_input(bulk: bool) -> None:
     next(output)
     assert all(count * 4096 < len(files[0]) // 2 for count in consumed)
     assert sum(map(len, output)) > 1_000_000
+
+
+def remembering(pristine: bytes, chunks: list[bytes]) -> Iterator[bytes]:
+    """A merge of two files, the second of which was verified before as ``pristine``."""
+    second = Known(Header.unpack(pristine), len(pristine), crc64(pristine), chunks, [records(pristine)])
+    return merge([[delta(2, [1, 5])], second], ["a", "b"], bulk=True)
+
+
+def test_what_a_merge_notes_is_what_the_next_one_remembers() -> None:
+    files = [delta(2, [1, 7]), delta(3, [2, 7]), delta(4, [3])]
+    noted: list[bytes] = []
+    result = b"".join(merge(files, bulk=True, note=noted.append))
+    assert b"".join(noted) == records(result)
+
+
+def test_a_changed_bit_of_a_file_verified_before_is_not_missed() -> None:
+    pristine = delta(3, [2, 7, 9])
+    assert len(dict(Decoder([b"".join(remembering(pristine, [pristine]))]))) == 5
+    for at in range(len(pristine)):
+        damaged = bytearray(pristine)
+        damaged[at] ^= 1 << at % 8
+        with pytest.raises(LtxError, match="verified earlier") as caught:
+            list(remembering(pristine, [bytes(damaged)]))
+        assert caught.value.name == "b"
+
+
+@pytest.mark.parametrize("change", [-1, -30, -200, -1000, 1])
+def test_a_file_verified_before_that_became_shorter_or_longer(change: int) -> None:
+    pristine = delta(3, [2, 7, 9])
+    data = pristine + bytes(change) if change > 0 else pristine[:change]
+    for cut in (50, 1000, 1 << 20):
+        chunks = [data[at : at + cut] for at in range(0, len(data), cut)]
+        with pytest.raises(LtxError, match="verified earlier"):
+            list(remembering(pristine, chunks))
+
+
+def test_damaged_memory_is_an_error_before_the_end_of_the_output() -> None:
+    def broken() -> Iterator[bytes]:
+        yield records(pristine)
+        raise LtxError("what was noted is damaged")
+
+    pristine = delta(3, [2, 7, 9])
+    second = Known(Header.unpack(pristine), len(pristine), crc64(pristine), [pristine], broken())
+    with pytest.raises(LtxError, match="noted"):
+        list(merge([[delta(2, [1, 5])], second], bulk=True))

@@ -73,6 +73,10 @@ class Writer:
         milliseconds = round(self.clock.at.timestamp() * 1000)
         return Header(PAGE, max(self.pages), TXID(first), self.position, milliseconds)
 
+    @property
+    def own_folder(self) -> Path | None:
+        return None
+
     def local_file(self, txid: int) -> Path | None:
         return None
 

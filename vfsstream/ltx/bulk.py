@@ -14,7 +14,7 @@ from functools import lru_cache
 from vfsstream.errors import LtxError
 from vfsstream.ltx.frames import FRAME_HEAD, inflate, max_block_size
 
-__all__ = ["block_size", "inflate_frames", "stored_head"]
+__all__ = ["block_size", "inflate_frames", "inflate_parts", "stored_head"]
 
 block_size = struct.Struct("<I").pack
 """The word before each block of an LZ4 frame."""
@@ -49,21 +49,31 @@ def inflate_frames(parts: Sequence[bytes | memoryview], page_size: int) -> bytes
         LtxError: LZ4 refuses a block, or a page comes out short or long; ``offset`` is the place of the frame in
             ``parts``, counted in frames.
     """
-    import lz4.frame
-
     stride = FRAME_HEAD.size + page_size
-    size = len(parts) // 4 * stride
-    try:
-        data: bytes = lz4.frame.decompress(b"".join((_start(size, page_size), *parts, _END)))
-    except (RuntimeError, EOFError):
-        return _one_by_one(parts, page_size)
+    data = inflate_parts(parts, len(parts) // 4, page_size)
     # A short and a long page could make up for each other: the heads must lie where whole pages put them.
     heads = b"".join(parts[1::4])
-    if len(data) != size or any(
+    if data is None or any(
         data[place::stride] != heads[place :: FRAME_HEAD.size] for place in range(FRAME_HEAD.size)
     ):
         return _one_by_one(parts, page_size)
     return data
+
+
+def inflate_parts(parts: Sequence[bytes | memoryview], count: int, page_size: int) -> bytes | None:
+    """What :func:`inflate_frames` does, for parts cut anywhere; whether each page is whole is for the caller to see.
+
+    Returns:
+        ``None`` when LZ4 refuses a block or ``count`` pages and heads are not what comes out.
+    """
+    import lz4.frame
+
+    size = count * (FRAME_HEAD.size + page_size)
+    try:
+        data: bytes = lz4.frame.decompress(b"".join((_start(size, page_size), *parts, _END)))
+    except (RuntimeError, EOFError):
+        return None
+    return data if len(data) == size else None
 
 
 def _one_by_one(parts: Sequence[bytes | memoryview], page_size: int) -> bytes:

@@ -13,77 +13,106 @@ import numpy as np
 from vfsstream.ltx.decoder import Decoder
 from vfsstream.ltx.encoder import Encoder
 from vfsstream.ltx.header import Header
+from vfsstream.ltx.known import Known
 from vfsstream.ltx.names import TXID
-from vfsstream.ltx.rows import Rows, newest, rows_of_run, rows_of_whole_files
+from vfsstream.ltx.rows import Rows, newest, rows_of_known, rows_of_run
+from vfsstream.ltx.wholefiles import WholeFile, rows_of_whole_files
 
 __all__ = ["merge_in_bulk"]
 
 _HeaderOf = Callable[[Sequence[Header], Sequence[str | None]], Header]
+_Lots = Iterator[tuple[Rows, bytes | memoryview]]
 
 _AHEAD = 16 << 20
 """Bytes of pages decoded ahead, over all streamed inputs."""
 
-_WINDOW = 2 << 20
-"""Bytes of pages handed on at once."""
+_SHARE = 1 << 20
+"""Bytes of pages decoded ahead of one of them."""
+
+_STEP = 1 << 20
+"""Bytes of frames handed on at once."""
 
 
 class _Stream:
     """One input that is read in pieces: the rows that are known and not used yet, and their frames."""
 
-    def __init__(self, decoder: Decoder, rank: int, share: int, legacy: bool) -> None:
-        self.runs = decoder.runs(lambda: share)
-        self.rank, self.legacy = rank, legacy
+    def __init__(self, lots: _Lots, rank: int) -> None:
+        self.lots, self.rank = lots, rank
         self.rows: Rows | None = None
         self.frames = memoryview(b"")
 
     def refill(self) -> bool:
         """Have rows; ``False`` at the end of the file, which is verified then."""
         if self.rows is None or not len(self.rows.pgnos):
-            run = next(self.runs, None)
-            if run is None:
-                self.rows = None
-                return False
-            self.rows, self.frames = rows_of_run(run, self.rank, self.rank, self.legacy)
-        return True
+            self.rows, frames = next(self.lots, (None, b""))
+            self.frames = memoryview(frames)
+        return self.rows is not None
 
 
 def merge_in_bulk(
-    inputs: Sequence[bytes | Iterable[bytes]],
+    inputs: Sequence[bytes | Iterable[bytes] | Known],
     names: Sequence[str | None],
     merged_header: _HeaderOf,
+    *,
     min_txid: int | None = None,
     legacy: bool = False,
+    headers: Sequence[Header] | None = None,
+    note: Callable[[bytes], object] | None = None,
 ) -> Iterator[bytes]:
     """What :func:`vfsstream.ltx.merging.merge` does, for much."""
-    headers, decoders = [], {}
+    found: list[Header] = []
+    lots: dict[int, _Lots] = {}
+    whole: list[WholeFile] = []
+    share = _share(inputs)
     for rank, (source, name) in enumerate(zip(inputs, names, strict=True)):
-        if isinstance(source, bytes):
-            headers.append(Header.unpack(source, name))
+        if isinstance(source, Known) and legacy:
+            source = source.chunks
+        if isinstance(source, Known):
+            found.append(source.header)
+            lots[rank] = rows_of_known(source, rank, name)
+        elif isinstance(source, bytes):
+            found.append(headers[rank] if headers else Header.unpack(source, name))
+            whole.append(WholeFile(rank, found[rank], source, name))
         else:
-            decoders[rank] = Decoder(source, name, strict=False)
-            headers.append(decoders[rank].header)
-    header = merged_header(headers, names)
+            decoder = Decoder(source, name, strict=False)
+            found.append(decoder.header)
+            lots[rank] = _decoded(decoder, rank, share, legacy)
+    header = merged_header(found, names)
     if min_txid is not None:
         header = replace(header, min_txid=TXID(min_txid))
     out: list[bytes] = []
     encoder = Encoder(header, out.append, legacy=legacy)
-    whole = [(rank, headers[rank], source) for rank, source in enumerate(inputs) if isinstance(source, bytes)]
-    buffers = [memoryview(b"")] * len(inputs)  # a stream's own frames under its rank, whole files behind
-    found = rows_of_whole_files(whole, [names[rank] for rank, _, _ in whole], buffers, legacy)
-    share = max(header.page_size, min(256 << 10, _AHEAD // max(1, len(decoders))))
-    streams = [_Stream(decoder, rank, share, legacy) for rank, decoder in decoders.items()]
-    for rows in _windows(newest(Rows.join(found)) if found else None, streams, _WINDOW // header.page_size):
+    buffers = [memoryview(b"")] * len(inputs)
+    parts = rows_of_whole_files(whole, buffers, legacy)
+    resident = newest(Rows.join(parts)) if parts else None
+    parts.clear()
+    streams = [_Stream(some, rank) for rank, some in lots.items()]
+    for rows in _windows(resident, streams):
         for stream in streams:
             buffers[stream.rank] = stream.frames
-        _emit(rows.part(0, int(np.searchsorted(rows.pgnos, header.commit, "right"))), buffers, encoder)
-        if out:
-            yield from out
-            out.clear()
+        for some in _steps(rows.part(0, int(rows.pgnos.searchsorted(header.commit, "right")))):
+            encoder.add_rows(some.pgnos, some.sizes, _frames(some, buffers), some.checksums)
+            if note is not None:
+                note(some.records())
+            if out:
+                yield from out
+                out.clear()
     encoder.finish()
     yield from out
 
 
-def _windows(resident: Rows | None, streams: Sequence[_Stream], step: int) -> Iterator[Rows]:
+def _share(inputs: Sequence[bytes | Iterable[bytes] | Known]) -> int:
+    """Bytes of pages that each input that must be decoded may be ahead."""
+    count = sum(not isinstance(source, bytes | Known) for source in inputs)
+    return min(_SHARE, _AHEAD // max(1, count))
+
+
+def _decoded(decoder: Decoder, rank: int, share: int, legacy: bool) -> _Lots:
+    for run in decoder.runs(lambda: share):
+        yield rows_of_run(run, rank, legacy)
+
+
+def _windows(resident: Rows | None, streams: Sequence[_Stream]) -> Iterator[Rows]:
     """The newest row of each page, ascending: as far at a time as every stream is known."""
     live = [stream for stream in streams if stream.refill()]
     used = 0
@@ -91,28 +120,38 @@ def _windows(resident: Rows | None, streams: Sequence[_Stream], step: int) -> It
         bound = min(int(stream.rows.pgnos[-1]) for stream in live if stream.rows is not None)
         parts: list[Rows] = []
         if resident is not None:
-            stop = int(np.searchsorted(resident.pgnos, bound, "right"))
+            stop = int(resident.pgnos.searchsorted(bound, "right"))
             parts.append(resident.part(used, stop))
             used = stop
         for stream in live:
             assert stream.rows is not None
-            stop = int(np.searchsorted(stream.rows.pgnos, bound, "right"))
+            stop = int(stream.rows.pgnos.searchsorted(bound, "right"))
             parts.append(stream.rows.part(0, stop))
             stream.rows = stream.rows.part(stop)
-        yield newest(Rows.join(parts))
+        filled = [part for part in parts if len(part.pgnos)]
+        yield filled[0] if len(filled) == 1 else newest(Rows.join(filled))
         live = [stream for stream in live if stream.refill()]
     if resident is not None:
-        for at in range(used, len(resident.pgnos), step):
-            yield resident.part(at, min(at + step, len(resident.pgnos)))
+        yield resident.part(used)
 
 
-def _emit(rows: Rows, buffers: Sequence[memoryview], encoder: Encoder) -> None:
-    """Hand on frames, neighbours in a buffer as one piece."""
-    if not len(rows.pgnos):
-        return
+def _steps(rows: Rows) -> Iterator[Rows]:
+    """The rows, as many at a time as make up a chunk of the output."""
+    ends = np.cumsum(rows.sizes, dtype=np.int64)
+    start = 0
+    while start < len(ends):
+        before = int(ends[start - 1]) if start else 0
+        stop = max(start + 1, int(ends.searchsorted(before + _STEP, "right")))
+        yield rows.part(start, stop)
+        start = stop
+
+
+def _frames(rows: Rows, buffers: Sequence[memoryview]) -> list[memoryview]:
+    """The frames, neighbours in a buffer as one piece."""
     ends = rows.starts + rows.sizes
-    cuts = np.flatnonzero((rows.sources[1:] != rows.sources[:-1]) | (rows.starts[1:] != ends[:-1])) + 1
-    first, last = np.append(0, cuts), np.append(cuts, len(ends)) - 1
-    places = zip(rows.sources[first].tolist(), rows.starts[first].tolist(), ends[last].tolist(), strict=True)
-    frames = [buffers[source][start:end] for source, start, end in places]
-    encoder.add_rows(rows.pgnos, rows.sizes, frames, rows.checksums)
+    cut = np.ones(len(ends) + 1, np.bool_)
+    np.not_equal(rows.starts[1:], ends[:-1], out=cut[1:-1])
+    cut[1:-1] |= rows.ranks[1:] != rows.ranks[:-1]
+    first, last = np.flatnonzero(cut[:-1]), np.flatnonzero(cut[1:])
+    places = zip(rows.ranks[first].tolist(), rows.starts[first].tolist(), ends[last].tolist(), strict=True)
+    return [buffers[rank][start:end] for rank, start, end in places]

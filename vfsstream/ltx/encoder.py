@@ -232,7 +232,7 @@ class Encoder:
     def add_rows(
         self,
         pgnos: npt.NDArray[np.uint32],
-        sizes: npt.NDArray[np.int64],
+        sizes: npt.NDArray[np.int32],
         frames: Sequence[bytes | memoryview],
         checksums: npt.NDArray[np.uint64],
     ) -> None:

@@ -7,7 +7,7 @@ every input is decompressed all the same: the checksums of inputs and output are
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from heapq import heapify, heappop, heappush
 
@@ -16,6 +16,7 @@ from vfsstream.ltx.decoder import Decoder, Run
 from vfsstream.ltx.encoder import Encoder
 from vfsstream.ltx.frames import BLOCK, FRAME_HEAD, as_block_frame, encode_legacy_frame
 from vfsstream.ltx.header import Header
+from vfsstream.ltx.known import Known
 from vfsstream.ltx.names import TXID
 
 __all__ = ["merge", "merge_pages", "merged_header"]
@@ -53,12 +54,14 @@ def merged_header(headers: Sequence[Header], names: Sequence[str | None] | None 
 
 
 def merge(
-    inputs: Sequence[bytes | Iterable[bytes]],
+    inputs: Sequence[bytes | Iterable[bytes] | Known],
     names: Sequence[str | None] | None = None,
     *,
     min_txid: int | None = None,
     legacy: bool = False,
     bulk: bool = False,
+    headers: Sequence[Header] | None = None,
+    note: Callable[[bytes], object] | None = None,
 ) -> Iterator[bytes]:
     """Merge whole LTX files into one, given as chunks of about 1 MiB.
 
@@ -66,11 +69,14 @@ def merge(
     Holds one chunk of each input at a time, whatever the size of the files.
 
     Args:
-        inputs: each file as a whole or in chunks, oldest file first.
+        inputs: each file as a whole or in chunks, oldest file first; of those verified before
+            what is remembered is used in bulk, in today's encoding.
         names: keys or paths of the inputs, for messages.
         min_txid: state this first TXID instead of the first input's.
         legacy: write page frames for readers older than Litestream 0.5.16.
         bulk: decide for many pages at a time, with numpy: faster for megabytes.
+        headers: of the inputs, when they were read already; used in bulk.
+        note: told in bulk what is worth remembering of the pages (see :class:`vfsstream.ltx.known.Known`), in order.
 
     Raises:
         LtxError: an input is damaged, or they do not follow one another; what was yielded before is no file.
@@ -78,9 +84,12 @@ def merge(
     if bulk:
         from vfsstream.ltx.bulkmerge import merge_in_bulk
 
-        yield from merge_in_bulk(inputs, names or [None] * len(inputs), merged_header, min_txid, legacy)
+        labels = names or [None] * len(inputs)
+        yield from merge_in_bulk(
+            inputs, labels, merged_header, min_txid=min_txid, legacy=legacy, headers=headers, note=note
+        )
         return
-    decoders, header = _open([[source] if isinstance(source, bytes) else source for source in inputs], names)
+    decoders, header = _open([_chunks(source) for source in inputs], names)
     if min_txid is not None:
         header = replace(header, min_txid=TXID(min_txid))
     out: list[bytes] = []
@@ -92,6 +101,12 @@ def merge(
             out.clear()
     encoder.finish()
     yield from out
+
+
+def _chunks(source: bytes | Iterable[bytes] | Known) -> Iterable[bytes]:
+    if isinstance(source, bytes):
+        return [source]
+    return source.chunks if isinstance(source, Known) else source
 
 
 def _copy(stretch: _Stretch, encoder: Encoder, legacy: bool) -> None:

@@ -3,35 +3,63 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from vfsstream.errors import CorruptError, Interrupted, LtxError, StoreError
 from vfsstream.ltx.header import HEADER_SIZE, Header
+from vfsstream.ltx.known import Known
 from vfsstream.ltx.merging import merge
 from vfsstream.ltx.names import SNAPSHOT_LEVEL
 from vfsstream.plan.compaction import Merge, split_by_page_size
 from vfsstream.plan.files import FileInfo
 from vfsstream.replica.parallel import side_by_side
 from vfsstream.replica.replica import Replica
+from vfsstream.replicate.pagesums import NewNote, PageSums
 from vfsstream.replicate.proof import Fingerprint, read_back
 
-__all__ = ["Compactor"]
+__all__ = ["PIECE", "Compactor"]
 
 _WHOLE = 64 << 10
 _PARALLEL = 8
 _WORTH_NUMPY = 8 << 20
 """From so many bytes on numpy is worth its import."""
 
-_CHUNK = 256 << 10
+PIECE = 256 << 10
+"""Bytes that must be held of each larger file in a folder. As long as there are few files, more are."""
+
+_PIECES = 12 << 20
+_LARGEST_PIECE = 1 << 20
+
+_BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 _T = TypeVar("_T")
-_Input = bytes | Iterable[bytes]
 _Local = Callable[[int], Path | None]
+
+
+class _Input(NamedTuple):
+    """A file to be merged: what it is, its key, its header, and its bytes."""
+
+    info: FileInfo
+    name: str
+    header: Header
+    source: bytes | Iterable[bytes] | Known
+
+
+@dataclass
+class _Aids:
+    """What one attempt may use instead of the replica's own bytes, and whether it did."""
+
+    local: _Local
+    sums: PageSums | None
+    used: bool = False
+    noted: list[FileInfo] = field(default_factory=list)
 
 
 class Compactor:
@@ -40,6 +68,7 @@ class Compactor:
     Args:
         replica: inputs and outputs.
         local: gives the local copy of a level-0 file if there still is one; it is read instead of the replica's.
+        sums: where to keep what is learned of the pages of files, for the next merge of the same file.
         stop: set it to end a running merge: :class:`Interrupted`, and nothing was written.
     """
 
@@ -48,10 +77,12 @@ class Compactor:
         replica: Replica,
         *,
         local: Callable[[int], Path | None] | None = None,
+        sums: PageSums | None = None,
         stop: threading.Event | None = None,
     ) -> None:
         self.replica = replica
         self._local = local or (lambda txid: None)
+        self.sums = sums
         self._stop = stop or threading.Event()
 
     def compact(self, wanted: Merge) -> list[FileInfo]:
@@ -61,15 +92,15 @@ class Compactor:
             LtxError: an input is damaged; the message names it. Nothing was written.
             CorruptError: the store does not give back what was written; the file was removed again.
         """
-        return self._with_fallback(lambda local: self._compact(wanted, local))
+        return self._with_fallback(lambda aids: self._compact(wanted, aids))
 
-    def _compact(self, wanted: Merge, local: _Local) -> list[FileInfo]:
+    def _compact(self, wanted: Merge, aids: _Aids) -> list[FileInfo]:
         with contextlib.ExitStack() as stack:
-            inputs = self._open(wanted.inputs, local, stack)
+            inputs = self._open(wanted.inputs, aids, stack)
             made: list[FileInfo] = []
             start = 0
-            for part in split_by_page_size(wanted, [header.page_size for header, _ in inputs]):
-                made.append(self._merge(wanted.level, part.inputs, inputs[start : start + len(part.inputs)]))
+            for part in split_by_page_size(wanted, [given.header.page_size for given in inputs]):
+                made.append(self._merge(wanted.level, inputs[start : start + len(part.inputs)]))
                 start += len(part.inputs)
             return made
 
@@ -80,37 +111,37 @@ class Compactor:
             inputs: a restore plan, or one level-0 file that holds every page, whatever its TXID.
         """
 
-        def attempt(local: _Local) -> FileInfo:
+        def attempt(aids: _Aids) -> FileInfo:
             with contextlib.ExitStack() as stack:
-                opened = self._open(inputs, local, stack)
+                opened = self._open(inputs, aids, stack)
                 # Where the page size changes a full image begins, which needs nothing before it.
-                size = opened[-1][0].page_size
-                start = max(
-                    (at + 1 for at, (header, _) in enumerate(opened) if header.page_size != size), default=0
-                )
-                return self._merge(SNAPSHOT_LEVEL, inputs[start:], opened[start:])
+                size = opened[-1].header.page_size
+                others = (at + 1 for at, given in enumerate(opened) if given.header.page_size != size)
+                return self._merge(SNAPSHOT_LEVEL, opened[max(others, default=0) :])
 
         return self._with_fallback(attempt)
 
-    def _with_fallback(self, attempt: Callable[[_Local], _T]) -> _T:
-        """From local copies where there are any; if one of them is damaged, from the replica's own files."""
-        used: set[int] = set()
-
-        def local(txid: int) -> Path | None:
-            path = self._local(txid)
-            if path is not None:
-                used.add(txid)
-            return path
-
+    def _with_fallback(self, attempt: Callable[[_Aids], _T]) -> _T:
+        """With local copies and notes where there are any; if one is damaged, from the replica's files alone."""
+        aids = _Aids(self._local, self.sums)
         try:
-            return attempt(local)
+            return attempt(aids)
         except LtxError:
-            if not used:
+            if not aids.used:
                 raise
-            return attempt(lambda txid: None)
+            for info in aids.noted:
+                if self.sums is not None:
+                    self.sums.forget(info)
+            return attempt(_Aids(lambda txid: None, None))
 
     def write(self, level: int, min_txid: int, max_txid: int, chunks: Iterable[bytes], timestamp: int) -> FileInfo:
         """Store a file and read it back."""
+        return self._write(level, min_txid, max_txid, chunks, timestamp)[0]
+
+    def _write(
+        self, level: int, min_txid: int, max_txid: int, chunks: Iterable[bytes], timestamp: int
+    ) -> tuple[FileInfo, int]:
+        """As :meth:`write`; also gives the CRC-64 of what is stored."""
         written = Fingerprint()
         source = written.watch(self._interruptible(chunks))
         info = self.replica.write(level, min_txid, max_txid, source, timestamp=timestamp)
@@ -120,42 +151,74 @@ class Compactor:
             with contextlib.suppress(StoreError):
                 self.replica.delete([info])  # its sources are all there still
             raise
+        return info, written.checksum
+
+    def _merge(self, level: int, inputs: Sequence[_Input]) -> FileInfo:
+        first = 1 if level == SNAPSHOT_LEVEL else inputs[0].info.min_txid
+        last = inputs[-1]
+        bulk = _is_bulk([given.info for given in inputs])
+        note = NewNote(self.sums) if bulk and self.sums is not None else None
+        chunks = merge(
+            [given.source for given in inputs],
+            [given.name for given in inputs],
+            min_txid=first,
+            bulk=bulk,
+            headers=[given.header for given in inputs],
+            note=note.add if note is not None else None,
+        )
+        try:
+            info, checksum = self._write(level, first, last.info.max_txid, chunks, last.header.timestamp)
+            if note is not None:
+                note.finish(info, checksum)
+        finally:
+            if note is not None:
+                note.close()
         return info
 
-    def _merge(self, level: int, infos: Sequence[FileInfo], inputs: Sequence[tuple[Header, _Input]]) -> FileInfo:
-        names = [self.replica.key(info) for info in infos]
-        first = 1 if level == SNAPSHOT_LEVEL else infos[0].min_txid
-        bulk = "numpy" in sys.modules or sum(info.size for info in infos) >= _WORTH_NUMPY
-        chunks = merge([source for _, source in inputs], names, min_txid=first, bulk=bulk)
-        return self.write(level, first, infos[-1].max_txid, chunks, inputs[-1][0].timestamp)
-
-    def _open(
-        self, infos: Sequence[FileInfo], local: _Local, stack: contextlib.ExitStack
-    ) -> list[tuple[Header, _Input]]:
+    def _open(self, infos: Sequence[FileInfo], aids: _Aids, stack: contextlib.ExitStack) -> list[_Input]:
         """Every input with its header read. Small files are fetched whole, several at once."""
         if self.replica.store.kind == "file":  # a disk gives no more to many readers
-            sources = [self._source(info, local) for info in infos]
+            piece = max(PIECE, min(_LARGEST_PIECE, _PIECES // len(infos)))
+            sources = [self._source(info, aids, piece) for info in infos]
         else:
-            sources = side_by_side(lambda info: self._source(info, local), infos, _PARALLEL, "compact")
-        opened: list[tuple[Header, _Input]] = []
+            sources = side_by_side(lambda info: self._source(info, aids), infos, _PARALLEL, "compact")
+        bulk = _is_bulk(infos)
+        opened: list[_Input] = []
         for info, source in zip(infos, sources, strict=True):
             first = source if isinstance(source, bytes) else _head(source, stack)
             name = self.replica.key(info)
-            header = Header.unpack(first[:HEADER_SIZE], name)
+            header = Header.unpack(first, name)
             header.check_span(info.min_txid, info.max_txid, name)
-            opened.append((header, first if isinstance(source, bytes) else chain([first], source)))
+            if isinstance(source, bytes):
+                opened.append(_Input(info, name, header, source))
+                continue
+            chunks = chain([first], source)
+            noted = aids.sums.find(info) if bulk and aids.sums is not None else None
+            if noted is None:
+                opened.append(_Input(info, name, header, chunks))
+                continue
+            aids.used = True
+            aids.noted.append(info)
+            opened.append(
+                _Input(info, name, header, Known(header, noted.size, noted.checksum, chunks, noted.records))
+            )
         return opened
 
-    def _source(self, info: FileInfo, local: _Local) -> bytes | Iterator[bytes]:
+    def _source(self, info: FileInfo, aids: _Aids, piece: int = PIECE) -> bytes | Iterator[bytes]:
         self._check()
-        if info.level == 0 and (path := local(info.min_txid)) is not None:
+        if info.level == 0 and (path := aids.local(info.min_txid)) is not None:
+            aids.used = True
             with contextlib.suppress(OSError):
-                if path.stat().st_size <= _WHOLE:
-                    return path.read_bytes()
-                return _file_chunks(path)
+                return _from_file(path, piece)
         if info.size <= _WHOLE:
             return self.replica.fetch(info).data
+        if self.replica.store.kind == "file":
+            return self._pieces(info, piece)
         return self.replica.stream(info)
+
+    def _pieces(self, info: FileInfo, piece: int) -> Iterator[bytes]:
+        for offset in range(0, info.size, piece):
+            yield self.replica.fetch(info, offset, piece).data
 
     def _interruptible(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
@@ -177,7 +240,21 @@ def _head(source: Iterator[bytes], stack: contextlib.ExitStack) -> bytes:
     return first
 
 
-def _file_chunks(path: Path) -> Iterator[bytes]:
+def _from_file(path: Path, piece: int) -> bytes | Iterator[bytes]:
+    """A small file whole, a large one in pieces."""
+    descriptor = os.open(path, os.O_RDONLY | _BINARY)
+    try:
+        data = os.read(descriptor, _WHOLE + 1)
+    finally:
+        os.close(descriptor)
+    return data if len(data) <= _WHOLE else _file_pieces(path, piece)
+
+
+def _file_pieces(path: Path, piece: int) -> Iterator[bytes]:
     with open(path, "rb", buffering=0) as file:
-        while data := file.read(_CHUNK):
+        while data := file.read(piece):
             yield data
+
+
+def _is_bulk(infos: Sequence[FileInfo]) -> bool:
+    return "numpy" in sys.modules or sum(info.size for info in infos) >= _WORTH_NUMPY

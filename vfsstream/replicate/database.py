@@ -330,6 +330,11 @@ class Database(LocalDatabase):
         """What the replica held at first contact, by level."""
         return self._uploader.listing if self._uploader is not None else None
 
+    @property
+    def own_folder(self) -> Path:
+        """Where notes of ours about this database lie."""
+        return self.local.own
+
     def local_file(self, txid: int) -> Path | None:
         """The local copy of a level-0 file, if it is still there."""
         path = self.local.path(txid)

@@ -25,6 +25,7 @@ from vfsstream.replicate.catalogue import Catalogue
 from vfsstream.replicate.compactor import Compactor
 from vfsstream.replicate.events import Event, Observer
 from vfsstream.replicate.maintained import Maintained
+from vfsstream.replicate.pagesums import PageSums
 from vfsstream.replicate.retention import Retention, RetentionResult
 from vfsstream.replicate.schedule import TrustedClock, seconds_to_next_run, spread, too_early
 from vfsstream.replicate.snapshot import take_snapshot
@@ -74,7 +75,8 @@ class Maintenance:
         self._stop = stop or threading.Event()
         self._wall, self._monotonic = wall, monotonic
         self._clock = TrustedClock(wall(), monotonic())
-        self._compactor = Compactor(database.replica, local=database.local_file, stop=self._stop)
+        self._sums = PageSums(database.own_folder / "sums") if database.own_folder is not None else None
+        self._compactor = Compactor(database.replica, local=database.local_file, sums=self._sums, stop=self._stop)
         self._retention = Retention(database.replica, self.catalogue, self.settings.retention, monotonic=monotonic)
         self._lock = threading.Lock()  # guards the three below
         self._early: list[FileInfo] = []
@@ -349,6 +351,7 @@ class Maintenance:
         levels = (self.catalogue.files(0), self.catalogue.files(1), self.catalogue.snapshots())
         self.l0_states = l0_states(*levels, self._now(), self.settings.retention)
         self._report(self._retention.enforce_l0(self._now()))
+        self._drop_notes()
         with self._lock:
             if len(self.catalogue.files(0)) <= 1 or not self.settings.retention.delete_remote:
                 self._dirty.discard("l0")
@@ -357,7 +360,13 @@ class Maintenance:
         self._must_retire = True
         self._reload()
         self._report(self._retention.enforce_snapshots(self._now()))
+        self._drop_notes()
         self._must_retire = False
+
+    def _drop_notes(self) -> None:
+        """Of files that are gone."""
+        if self._sums is not None:
+            self._sums.keep([info for files in self.catalogue.all().values() for info in files])
 
     def _reload(self) -> None:
         self.catalogue.loaded = False

@@ -32,6 +32,8 @@ TEMP_SUFFIX = ".tmp"
 _CHUNK = 1 << 20
 _OWN_TEMP = re.compile(r".+\.[0-9]+\.[0-9a-f]{8}" + re.escape(TEMP_SUFFIX))
 _DAY = 86400.0
+_FORBIDDEN = frozenset(("", ".", ".."))
+_READING = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 class FileStore(Store):
@@ -54,13 +56,17 @@ class FileStore(Store):
 
     def __init__(self, root: str | os.PathLike[str], *, mode: int = 0o600) -> None:
         self.root = Path(root).absolute()
+        self._folder = os.path.join(self.root, "")
         self.mode = mode
         self._swept: dict[Path, float] = {}
 
     def _path(self, key: str) -> Path:
-        if any(part in ("", ".", "..") for part in key.split("/")) or "\0" in key:
-            raise StoreError(f"invalid key {key!r} for {self.describe()}")
+        self._check(key)
         return self.root / key
+
+    def _check(self, key: str) -> None:
+        if not _FORBIDDEN.isdisjoint(key.split("/")) or "\0" in key:
+            raise StoreError(f"invalid key {key!r} for {self.describe()}")
 
     def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
         directory = self.root / prefix.rstrip("/") if prefix else self.root
@@ -91,12 +97,17 @@ class FileStore(Store):
             self._fail(error, prefix, "list")
 
     def fetch(self, key: str, offset: int = 0, size: int | None = None) -> Fetched:
+        self._check(key)
         try:
-            with open(self._path(key), "rb", buffering=0) as file:
-                total = os.fstat(file.fileno()).st_size
+            descriptor = os.open(self._folder + key, _READING)
+            try:
+                total = os.fstat(descriptor).st_size
                 start, stop = slice_range(total, offset, size)
-                file.seek(start)
-                data = _read_exactly(file.read, stop - start)
+                if start:
+                    os.lseek(descriptor, start, os.SEEK_SET)
+                data = _read_exactly(descriptor, stop - start)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             self._fail(error, key, "read")
         if len(data) != stop - start:
@@ -259,9 +270,9 @@ def _info(key: str, status: os.stat_result) -> ObjectInfo:
     return ObjectInfo(key, status.st_size, modified, {TIMESTAMP: text.rstrip("0").rstrip(".") + "Z"})
 
 
-def _read_exactly(read: object, size: int) -> bytes:
+def _read_exactly(descriptor: int, size: int) -> bytes:
     parts = []
-    while size > 0 and (part := read(size)):  # type: ignore[operator]
+    while size > 0 and (part := os.read(descriptor, size)):
         parts.append(part)
         size -= len(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
