@@ -252,6 +252,22 @@ def test_a_loss_in_the_replica_of_an_idle_database_is_noticed_the_same_day() -> 
     world.check_latest()
 
 
+def test_a_loss_that_retention_sees_first_is_told_too() -> None:
+    world = World()
+    world.writer.commit()
+    world.pass_time(600, commit_every=10)
+    lost = [info for files in world.files().values() for info in files]
+    world.replica.delete(lost)
+    world.maintenance.enforce_retention()
+    (told,) = world.of(FilesLost)
+    assert isinstance(told, FilesLost)
+    assert {*told.infos} == {*lost}
+    assert world.writer.compared == 1
+    world.pass_time(600, commit_every=10)
+    assert len(world.of(FilesLost)) == 1
+    world.check_latest()
+
+
 def test_what_we_delete_ourselves_is_not_lost() -> None:
     world = World(MaintenanceSettings(audit_interval=timedelta(seconds=5)))
     world.writer.commit()

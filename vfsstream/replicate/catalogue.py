@@ -34,9 +34,13 @@ class Catalogue:
         with self._lock:
             self._levels, self.loaded, self.used = levels, True, True
 
-    def load(self, replica: Replica) -> None:
-        """List the replica: one listing for each level."""
-        self.fill(replica.all_files())
+    def load(self, replica: Replica) -> list[FileInfo]:
+        """List the replica, one listing for each level. Returns the files that should be there and are not."""
+        before = self.all()
+        listing = replica.all_files()
+        lost = [info for level, files in before.items() for info in _absent(files, listing[level])]
+        self.fill(listing)
+        return lost
 
     def reload(self, replica: Replica, level: int) -> None:
         """List one level again."""
@@ -51,8 +55,7 @@ class Catalogue:
         listing = replica.all_files(levels, first)
         lost: list[FileInfo] = []
         for level, files in before.items():
-            there = {(info.min_txid, info.max_txid) for info in listing[level]}
-            lost += [info for info in files if (info.min_txid, info.max_txid) not in there]
+            lost += _absent(files, listing[level])
         with self._lock:
             lost = [info for info in lost if info in self._levels[info.level]]  # else deleted by us meanwhile
             for info in lost:
@@ -90,3 +93,9 @@ class Catalogue:
     def snapshots(self) -> list[FileInfo]:
         """The files of the snapshot level."""
         return self.files(SNAPSHOT_LEVEL)
+
+
+def _absent(files: Iterable[FileInfo], listing: Iterable[FileInfo]) -> list[FileInfo]:
+    """Those of a level that a listing of it lacks."""
+    there = {(info.min_txid, info.max_txid) for info in listing}
+    return [info for info in files if (info.min_txid, info.max_txid) not in there]

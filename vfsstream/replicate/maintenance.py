@@ -207,7 +207,7 @@ class Maintenance:
         if listing is not None and not self.catalogue.used:
             self.catalogue.fill(listing)
         else:
-            self.catalogue.load(self.database.replica)
+            self._report_losses(self.catalogue.load(self.database.replica))
         with self._lock:
             early, self._early = self._early, []
         for info in early:
@@ -243,8 +243,11 @@ class Maintenance:
                 self._dirty.add("audit")
             raise
         if lost or self._audit.hurried:
-            self.catalogue.loaded = False
+            self._distrust()
         self._audit.made(self._monotonic())
+        self._report_losses(lost)
+
+    def _report_losses(self, lost: list[FileInfo]) -> None:
         if lost:
             self.database.compare_again()
             self._tell(FilesLost(*self._stamp(), tuple(lost)))
@@ -369,8 +372,12 @@ class Maintenance:
             self._sums.keep([info for files in self.catalogue.all().values() for info in files])
 
     def _reload(self) -> None:
-        self.catalogue.loaded = False
+        self._distrust()
         self._load()
+
+    def _distrust(self) -> None:
+        with self._lock:  # an upload is in the catalogue before the listing begins, or is added after it
+            self.catalogue.loaded = False
 
     def _report(self, result: RetentionResult) -> None:
         if result.blocked is not None:
