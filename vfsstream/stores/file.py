@@ -19,15 +19,13 @@ from typing import TYPE_CHECKING, NoReturn
 
 from vfsstream.errors import AccessDenied, AlreadyExists, NotFound, StoreError
 from vfsstream.stores.base import TIMESTAMP, Capabilities, Fetched, ObjectInfo, Source, Store, chunks_of
+from vfsstream.stores.leftovers import TEMP_SUFFIX
 from vfsstream.stores.memory import slice_range
 
 if TYPE_CHECKING:
     from vfsstream.stores.url import StoreUrl
 
 __all__ = ["TEMP_SUFFIX", "FileStore", "sync_directory"]
-
-TEMP_SUFFIX = ".tmp"
-"""Ends the name of every unfinished file; never listed."""
 
 _CHUNK = 1 << 20
 _OWN_TEMP = re.compile(r".+\.[0-9]+\.[0-9a-f]{8}" + re.escape(TEMP_SUFFIX))

@@ -7,10 +7,8 @@ page costs one round trip.
 
 from __future__ import annotations
 
-import os
 import posixpath
 import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -23,6 +21,7 @@ from vfsstream.stores import sftp_wire as wire
 from vfsstream.stores.base import TIMESTAMP, Capabilities, Fetched, ObjectInfo, Source, Store, chunks_of
 from vfsstream.stores.deadline import time_left
 from vfsstream.stores.extras import require
+from vfsstream.stores.leftovers import TEMP_SUFFIX, Leftovers, temporary_name
 from vfsstream.stores.sftp_connect import SftpLogin, parse_host_key
 from vfsstream.stores.sftp_session import MAX_CHANNELS, ChannelPool
 from vfsstream.stores.sftp_wire import Attributes, SftpChannel, SftpStatus, SourceFailed
@@ -30,7 +29,6 @@ from vfsstream.stores.url import StoreUrl
 
 __all__ = ["SftpStore", "open_url"]
 
-TEMP_SUFFIX = ".tmp"
 
 _STREAM_FIRST, _STREAM_NEXT, _STREAM_CHUNK = 1 << 20, 4 << 20, 1 << 20
 _QUERY = frozenset({"key-path", "key-passphrase", "host-key", "known-hosts", "agent", "login-relative"})
@@ -56,6 +54,7 @@ class SftpStore(Store):
         self._pool = ChannelPool(login)
         # The source of an upload may read from this very store: uploads must never hold every channel.
         self._uploads = threading.BoundedSemaphore(MAX_CHANNELS - 2)
+        self._leftovers = Leftovers()
 
     def _path(self, key: str) -> str:
         if any(part in ("", ".", "..") for part in key.split("/")) or "\0" in key:
@@ -94,7 +93,10 @@ class SftpStore(Store):
         found = []
         for name, attributes in self._entries(prefix):
             key = prefix + name
-            if name.endswith(TEMP_SUFFIX) or (start_after is not None and key <= start_after):
+            if name.endswith(TEMP_SUFFIX):
+                self._leftovers.look(key, _info(key, attributes).modified)
+                continue
+            if start_after is not None and key <= start_after:
                 continue
             if attributes.is_file:
                 found.append(_info(key, attributes))
@@ -160,9 +162,12 @@ class SftpStore(Store):
         if_absent: bool = False,
     ) -> ObjectInfo:
         path = self._path(key)
-        temp = f"{path}.{os.getpid()}.{time.time_ns()}{TEMP_SUFFIX}"
+        temp = temporary_name(path)
         mtime = _seconds((metadata or {}).get(TIMESTAMP))
         with self._upload_slot(), self._channel(key, "write") as channel:
+            for left in self._leftovers.take():
+                with suppress(SftpStatus):
+                    channel.remove(self._path(left))
             try:
                 if if_absent and _exists(channel, path):
                     raise AlreadyExists(key)

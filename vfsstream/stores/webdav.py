@@ -6,10 +6,8 @@ ranges. The protocol has no place for an object's own time: listings give the se
 
 from __future__ import annotations
 
-import os
 import posixpath
 import tempfile
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -22,6 +20,7 @@ from vfsstream.stores.base import Capabilities, Fetched, ObjectInfo, Source, Sto
 from vfsstream.stores.byterange import part_of, range_header, whole_size
 from vfsstream.stores.extras import require
 from vfsstream.stores.http import HttpPool, is_retryable_status, lowered, transport_error
+from vfsstream.stores.leftovers import TEMP_SUFFIX, Leftovers, temporary_name
 from vfsstream.stores.webdav_auth import Authenticator, parse_challenges
 from vfsstream.stores.webdav_url import open_url
 from vfsstream.stores.webdav_xml import PROPFIND, Entry, parse_multistatus
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["WebDavStore", "open_url"]
 
-TEMP_SUFFIX = ".tmp"
 
 _SAFE = "/-_.~!$&'()*+,;=:@"
 _CHUNK = 1 << 20
@@ -60,6 +58,7 @@ class WebDavStore(Store):
         self._auth = Authenticator(user, password)
         self._pool = HttpPool()
         self._can_move = True
+        self._leftovers = Leftovers()
 
     def _path(self, key: str) -> str:
         if any(part in ("", ".", "..") for part in key.split("/")) or "\0" in key:
@@ -122,7 +121,10 @@ class WebDavStore(Store):
         found = []
         for entry in self._entries(prefix):
             key = prefix + entry.name
-            if entry.is_collection or entry.name.endswith(TEMP_SUFFIX):
+            if entry.is_collection:
+                continue
+            if entry.name.endswith(TEMP_SUFFIX):
+                self._leftovers.look(key, entry.modified)
                 continue
             if start_after is None or key > start_after:
                 found.append(ObjectInfo(key, entry.size, entry.modified, {}, entry.etag))
@@ -254,7 +256,10 @@ class WebDavStore(Store):
             if not self._can_move:
                 self._upload(path, key, body, size, if_absent)
                 return ObjectInfo(key, size, datetime.now(UTC))
-            temp = f"{path}.{os.getpid()}.{time.time_ns()}{TEMP_SUFFIX}"
+            temp = temporary_name(path)
+            for left in self._leftovers.take():
+                with suppress(StoreError):
+                    self._simple("DELETE", self._path(left))
             try:
                 self._upload(temp, key, body, size, False)
                 moved = self._move(temp, path, key, if_absent)
