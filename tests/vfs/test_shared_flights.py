@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.vfs.replicas import increment, make_database, snapshot
 from tests.vfs.shim import view_of
-from vfsstream.errors import NotFound
+from vfsstream.errors import AccessDenied, Interrupted, NotFound, StoreError
 from vfsstream.ltx import TXID
 from vfsstream.plan.files import FileInfo
+from vfsstream.replica import Replica
 from vfsstream.vfs.fetch import FetchEngine
 from vfsstream.vfs.options import Options
 from vfsstream.vfs.pagemap import fold
+from vfsstream.vfs.view import View
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +84,114 @@ def test_a_request_of_another_view_is_shared_whatever_the_numbers_of_its_files(
     answers = sorted(got, key=lambda answer: isinstance(answer, Exception))
     assert answers[0] == pages[1]
     assert isinstance(answers[1], NotFound) if vanished else answers[1] == pages[1]
+
+
+class Held:
+    """A store whose first read waits, and then fails as told; later ones fail as long as ``ill``."""
+
+    def __init__(self, replica: Replica, error: Exception, ill: Callable[[], bool] = lambda: False) -> None:
+        self.error, self.ill = error, ill
+        self.held, self.go = threading.Event(), threading.Event()
+        replica.store.fault = self  # type: ignore[attr-defined]
+
+    def __call__(self, operation: str, key: str) -> None:
+        if operation != "get":
+            return
+        first = not self.held.is_set()
+        if first:
+            self.held.set()
+            assert self.go.wait(60)
+        if first or self.ill():
+            raise self.error
+
+
+class Reading(threading.Thread):
+    """One page read on a thread.
+
+    Attributes:
+        answer: the page, or the exception.
+    """
+
+    def __init__(self, engine: FetchEngine, view: View) -> None:
+        super().__init__()
+        self.engine, self.view = engine, view
+        self.answer: object = None
+        before = engine._counts["waits"]
+        self.start()
+        while engine._counts["waits"] == before:
+            assert self.is_alive()
+
+    def run(self) -> None:
+        try:
+            self.answer = bytes(self.engine.read(self.view, 50, lambda: None))
+        except Exception as error:
+            self.answer = error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [AccessDenied("403"), StoreError("500", retryable=False), OSError("no sockets left")],
+    ids=["denied", "not retryable", "not ours"],
+)
+def test_what_failed_in_the_background_is_read_again_by_who_wants_it(pages: list[bytes], error: Exception) -> None:
+    replica = snapshot(pages)
+    view = view_of(replica)
+    engine = FetchEngine(replica, Options(replica_url="memory:", prefetch="off"))
+    store = Held(replica, error)
+    ahead = threading.Thread(target=engine.fetch_ahead, args=(view, [50], lambda: None))
+    ahead.start()
+    assert store.held.wait(60)
+    reading = Reading(engine, view)
+    store.go.set()
+    reading.join(60)
+    ahead.join(60)
+    engine.close()
+    assert reading.answer == pages[49]
+
+
+def test_a_reader_has_its_own_deadline_whoever_began_the_read(pages: list[bytes]) -> None:
+    replica = snapshot(pages)
+    view = view_of(replica)
+    engine = FetchEngine(replica, Options(replica_url="memory:", prefetch="off", deadline=1.0))
+    first: list[Reading] = []
+    store = Held(replica, StoreError("503", retryable=True), lambda: first[0].is_alive())
+    first.append(Reading(engine, view))
+    time.sleep(0.7)
+    second = Reading(engine, view)
+    store.go.set()
+    first[0].join(60)
+    second.join(60)
+    engine.close()
+    assert isinstance(first[0].answer, StoreError)
+    assert second.answer == pages[49]
+
+
+def test_a_refusal_of_what_somebody_waits_for_is_told_to_all_who_wait(pages: list[bytes]) -> None:
+    """Each would be refused alike: one request is enough."""
+    replica = snapshot(pages)
+    view = view_of(replica)
+    engine = FetchEngine(replica, Options(replica_url="memory:", prefetch="off"))
+    store = Held(replica, AccessDenied("403"), lambda: True)
+    readings = [Reading(engine, view) for _ in range(4)]
+    store.go.set()
+    for reading in readings:
+        reading.join(60)
+    engine.close()
+    assert all(isinstance(reading.answer, AccessDenied) for reading in readings)
+    assert engine.transfer.counts["gets"] == 1
+
+
+def test_who_waits_for_what_has_not_begun_is_told_of_the_close(pages: list[bytes]) -> None:
+    replica = snapshot(pages)
+    view = view_of(replica)
+    engine = FetchEngine(replica, Options(replica_url="memory:", prefetch="off", max_requests=1))
+    store = Held(replica, StoreError("closed"))
+    ahead = threading.Thread(target=engine.fetch_ahead, args=(view, [9], lambda: None))
+    ahead.start()
+    assert store.held.wait(60)
+    reading = Reading(engine, view)  # behind the only thread, which waits
+    threading.Timer(0.2, store.go.set).start()
+    engine.close()
+    reading.join(10)
+    ahead.join(60)
+    assert isinstance(reading.answer, Interrupted)

@@ -112,7 +112,7 @@ class FetchEngine:
             stream.pass_by(f"page {pgno}", check, time.monotonic, end)
             if stream.error is None:
                 return None
-        flight = self._flight(view, pgno, version, end)
+        flight, joined = self._flight(view, pgno, version, end)
         place = view.find(pgno)
         info = view.files[place.file] if place is not None else None
         try:
@@ -121,6 +121,10 @@ class FetchEngine:
             if flight.info is None or flight.info == info:
                 raise
             return None  # begun for an older view; this view's own place is in another file
+        except Exception as error:
+            if not joined or error is not flight.error or flight.binds(error) or time.monotonic() >= end:
+                raise
+            return None  # it began with another's deadline, or for nobody
         frame = flight.frame(pgno, version)
         if frame is None:
             return None
@@ -157,12 +161,12 @@ class FetchEngine:
     def _window(self) -> int:
         return min(self.transfer.link.window(), max(1, self.options.window_budget // 3))
 
-    def _flight(self, view: View, pgno: int, version: int, end: float) -> Flight:
-        """The flight that brings a page, begun now if it is not yet under way."""
+    def _flight(self, view: View, pgno: int, version: int, end: float) -> tuple[Flight, bool]:
+        """The flight that brings a page, begun now if it is not yet under way; was it?"""
         with self._lock:
             flight = self._flights.get((pgno, version))
             if flight is not None:
-                return flight
+                return flight, True
             planner = self._prepare(view)
             planner.window(self._window())
             plan = planner.miss(pgno)
@@ -176,12 +180,14 @@ class FetchEngine:
             if not plan.established and guessed:
                 planner.guessed(pgno, guessed)
             flights = [self._register(view, r, end) for r in ranges]
+            own = next(flight for flight in flights if flight.range is demanded)
+            own.demanded = True
             stream = self._should_stream(view, plan, len(ranges))
         for flight in flights:
-            self._send(view, flight, DEMAND if flight.range is demanded else GUESS)
+            self._send(view, flight, DEMAND if flight is own else GUESS)
         if stream:
             self._stream(view)
-        return next(flight for flight in flights if flight.range is demanded)
+        return own, False
 
     def _used(self, view: View, pgno: int) -> None:
         """A page fetched ahead was used: go on fetching if that was the sign for it."""
@@ -426,8 +432,13 @@ class FetchEngine:
         self.local.after_fork()
 
     def close(self) -> None:
-        """End the threads, give memory and files back."""
+        """End the threads, give memory and files back; who still waits is told."""
         self.transfer.close()
+        with self._lock:
+            waiting, self._flights = set(self._flights.values()), {}
+        for flight in waiting:
+            if not flight.done:
+                flight.finish(None, Interrupted("the database was closed"))
         self.local.close()
         self.cache.clear()
         self.windows.clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from vfsstream.errors import DeadlineExceeded
+from vfsstream.errors import DeadlineExceeded, Interrupted, StoreError
 from vfsstream.plan.files import FileInfo
 from vfsstream.vfs.ranges import ByteRange
 
@@ -24,16 +24,17 @@ class Flight:
         error: why they never came.
         started: a thread has taken it up.
         trouble: the last failure that was retried.
+        demanded: somebody waited for it from the beginning, so it was no guess.
     """
 
-    __slots__ = ("_done", "data", "deadline", "error", "info", "range", "started", "trouble")
+    __slots__ = ("_done", "data", "deadline", "demanded", "error", "info", "range", "started", "trouble")
 
     def __init__(self, wanted: ByteRange, deadline: float, info: FileInfo | None = None) -> None:
         self.range, self.deadline, self.info = wanted, deadline, info
         self.data: bytes | None = None
         self.error: Exception | None = None
         self.trouble: Exception | None = None
-        self.started = False
+        self.started = self.demanded = False
         self._done = threading.Event()
 
     @property
@@ -44,6 +45,14 @@ class Flight:
         """Wake those who wait."""
         self.data, self.error = data, error
         self._done.set()
+
+    def binds(self, error: Exception) -> bool:
+        """Must who joined this flight take its failure for the answer, and not ask anew?
+
+        Not the end of another's deadline, and not what befell a guess that nobody waited for.
+        """
+        closing = isinstance(error, Interrupted)
+        return closing or (self.demanded and not (isinstance(error, StoreError) and error.retryable))
 
     def settle(self, seconds: float) -> bool:
         """Wait a little; is it done?"""
