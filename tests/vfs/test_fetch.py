@@ -17,6 +17,7 @@ from tests.vfs.shim import connect, view_of
 from vfsstream.errors import DeadlineExceeded, LtxError, NotFound, StoreError
 from vfsstream.replica import Replica
 from vfsstream.stores.base import Fetched
+from vfsstream.vfs.escalate import Link
 from vfsstream.vfs.fetch import FetchEngine
 from vfsstream.vfs.options import Options
 from vfsstream.vfs.planner import MODES
@@ -50,6 +51,15 @@ def gets(replica: Replica) -> int:
 def slow_store(replica: Replica, seconds: float) -> None:
     """Every read of the store takes so long: what is fetched ahead does not come for nothing."""
     replica.store.fault = lambda operation, key: time.sleep(seconds)  # type: ignore[attr-defined]
+
+
+class Steady(Link):
+    """20 ms and 100 MB/s, whatever the store in memory does on a busy machine: what is cheaper depends on it."""
+
+    __slots__ = ()
+
+    def small(self, seconds: float) -> None: ...
+    def large(self, size: int, seconds: float) -> None: ...
 
 
 def test_a_full_scan_is_a_few_ranges(ordered: list[bytes]) -> None:
@@ -105,13 +115,14 @@ def test_random_lookups_read_little_more_than_their_pages(ordered: list[bytes]) 
 def test_a_fragmented_range_is_fetched_in_key_order(fragmented: list[bytes]) -> None:
     replica = snapshot(fragmented)
     with connect(replica) as (db, engine):
+        engine.transfer.link = Steady()
         settle(engine)
         before = gets(replica)
         waits = engine._counts["waits"]
         assert len(db.execute("SELECT * FROM t WHERE id BETWEEN 9000 AND 10110").fetchall()) == 1111
         settle(engine)
         assert engine._counts["waits"] - waits <= 24
-        assert gets(replica) - before <= 100
+        assert gets(replica) - before <= 90  # 54 to 75, by the order in which background answers come
 
 
 def test_a_fragmented_scan_is_streamed(fragmented: list[bytes]) -> None:
