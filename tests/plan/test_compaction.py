@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from vfsstream.ltx import TXID
 from vfsstream.plan import FileInfo
-from vfsstream.plan.compaction import Gap, Limits, Merge, _bounded, plan_compaction, split_by_page_size
+from vfsstream.plan.compaction import Gap, Limits, Merge, _bounded, held, plan_compaction, split_by_page_size
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -86,6 +86,17 @@ def test_limits() -> None:
     assert [len(m.inputs) for m in plan.merges] == [3, 3, 3, 1]
     plan = plan_compaction(1, source, [], SNAP, limits=Limits(max_bytes=10))
     assert [len(m.inputs) for m in plan.merges] == [1] * 10
+
+
+def test_what_is_in_memory_is_limited() -> None:
+    small = files(0, *((n, n) for n in range(2, 12)), size=60_000)
+    plan = plan_compaction(1, small, [], SNAP, limits=Limits(max_held=200_000))
+    assert [len(m.inputs) for m in plan.merges] == [3, 3, 3, 1]
+    large = files(0, *((n, n) for n in range(2, 12)), size=5 << 30)
+    plan = plan_compaction(1, large, [], SNAP, limits=Limits(max_held=4 << 20, max_bytes=1 << 50))
+    assert [len(m.inputs) for m in plan.merges] == [4, 4, 2]
+    assert held([*small, *large]) == 600_000 + (10 << 20)
+    assert held(large, 1000) == 10_000
 
 
 @pytest.mark.parametrize("level", [0, 9, -1])

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -292,3 +293,41 @@ def test_large_inputs_are_streamed_from_files(tmp_path: Path) -> None:
         infos.append(replica.write(0, txid, txid, parts, timestamp=header.timestamp))
     (made,) = Compactor(replica).compact(Merge(1, tuple(infos)))
     assert decoded(replica.stream(made))[1] == decoded(replica.stream(infos[-1]))[1]
+
+
+MERGE = """
+import sys
+from pathlib import Path
+from vfsstream.plan.compaction import plan_compaction
+from vfsstream.replica import Replica
+from vfsstream.replicate.compactor import Compactor
+from vfsstream.replicate.pagesums import PageSums
+from vfsstream.stores.file import FileStore
+
+import numpy
+
+replica = Replica(FileStore(sys.argv[1]))
+compactor = Compactor(replica, sums=PageSums(Path(sys.argv[1]) / "sums"))
+for level in (1, 2):
+    files = replica.all_files()
+    for merge in plan_compaction(level, files[level - 1], files[level], files[9], leave_base=False).merges:
+        compactor.compact(merge)
+# VmHWM, not ru_maxrss: the latter is that of the parent when a large process starts a small one.
+print(int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) // 1024)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+@pytest.mark.parametrize(("size", "files", "pages"), [(4096, 2000, 15), (4096, 500, 60), (512, 200, 2000)])
+def test_a_long_backlog_is_merged_in_bounded_memory(size: int, files: int, pages: int, tmp_path: Path) -> None:
+    """Small files of pages that do not compress, larger ones, and files of many pages that compress to nothing."""
+    replica = Replica(FileStore(tmp_path))
+    for txid in range(2, files + 2):
+        content = os.urandom(size) if size > 512 else bytes(size)
+        header = Header(size, 1 << 20, TXID(txid), TXID(txid), 1_700_000_000_000 + txid)
+        chunks = encode(header, ((pgno * files + txid, content) for pgno in range(pages)))
+        replica.write(0, txid, txid, chunks, timestamp=header.timestamp)
+    done = subprocess.run([sys.executable, "-c", MERGE, str(tmp_path)], capture_output=True, text=True, check=True)
+    made = list(replica.files(1))
+    assert sum(len(decoded(replica.stream(info))[1]) for info in made) == files * pages
+    assert int(done.stdout) < 100

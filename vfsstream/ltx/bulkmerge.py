@@ -23,14 +23,14 @@ __all__ = ["merge_in_bulk"]
 _HeaderOf = Callable[[Sequence[Header], Sequence[str | None]], Header]
 _Lots = Iterator[tuple[Rows, bytes | memoryview]]
 
-_AHEAD = 16 << 20
+_AHEAD = 8 << 20
 """Bytes of pages decoded ahead, over all streamed inputs."""
 
 _SHARE = 1 << 20
 """Bytes of pages decoded ahead of one of them."""
 
-_STEP = 1 << 20
-"""Bytes of frames handed on at once."""
+_STEP, _STEP_ROWS = 1 << 20, 4096
+"""Bytes and number of frames handed on at once, at most."""
 
 
 class _Stream:
@@ -84,8 +84,10 @@ def merge_in_bulk(
     encoder = Encoder(header, out.append, legacy=legacy)
     buffers = [memoryview(b"")] * len(inputs)
     parts = rows_of_whole_files(whole, buffers, legacy)
-    resident = newest(Rows.join(parts)) if parts else None
+    resident = Rows.join(parts) if parts else None
     parts.clear()
+    if resident is not None:
+        resident = newest(resident)
     streams = [_Stream(some, rank) for rank, some in lots.items()]
     for rows in _windows(resident, streams):
         for stream in streams:
@@ -137,11 +139,11 @@ def _windows(resident: Rows | None, streams: Sequence[_Stream]) -> Iterator[Rows
 
 def _steps(rows: Rows) -> Iterator[Rows]:
     """The rows, as many at a time as make up a chunk of the output."""
-    ends = np.cumsum(rows.sizes, dtype=np.int64)
+    ends = np.cumsum(rows.sizes)
     start = 0
     while start < len(ends):
         before = int(ends[start - 1]) if start else 0
-        stop = max(start + 1, int(ends.searchsorted(before + _STEP, "right")))
+        stop = max(start + 1, min(start + _STEP_ROWS, int(ends.searchsorted(before + _STEP, "right"))))
         yield rows.part(start, stop)
         start = stop
 

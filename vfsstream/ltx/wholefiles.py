@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["WholeFile", "rows_of_whole_files"]
 
 _BATCH = 256 << 10
-_GROUP = 2 << 20
+_GROUP = 1 << 20
 """Bytes of files looked at together."""
 
 _LARGEST = 1 << 20
@@ -206,18 +206,13 @@ class _Group:
         wanted = np.ascontiguousarray(heads).view(np.uint8).reshape(-1, FRAME_HEAD.size)
         if not np.array_equal(self.octets[starts[:, None] + np.arange(FRAME_HEAD.size)], wanted):
             return None
-        view, before = memoryview(self.raw), memoryview(prefixes.tobytes())
-        blocks = zip((starts + FRAME_HEAD.size).tolist(), (starts + sizes).tolist(), strict=True)
-        parts: list[memoryview] = [before] * (2 * len(pgnos))
-        parts[0::2] = [before[at : at + _PREFIX.itemsize] for at in range(0, len(before), _PREFIX.itemsize)]
-        parts[1::2] = [view[start:end] for start, end in blocks]
         per_batch = max(1, _BATCH // self.page_size)
         found: list[int] = []
         first = row = done = 0
         for place, count in enumerate(counts, 1):
             row += count
             if row - done >= per_batch or place == len(counts):
-                pages = inflate_parts(parts[2 * done : 2 * row], row - done, self.page_size)
+                pages = self._inflate(prefixes[done:row], starts[done:row], sizes[done:row])
                 if pages is None or not self._is_right(pages, wanted[done:row]):
                     return None
                 if not self._matches(pages, range(first, place), counts, limits):
@@ -226,6 +221,16 @@ class _Group:
                 found += [crc64(content[at : at + stride]) for at in range(0, len(pages), stride)]
                 first, done = place, row
         return found
+
+    def _inflate(
+        self, prefixes: npt.NDArray[np.void], starts: Numbers, sizes: npt.NDArray[np.int32]
+    ) -> bytes | None:
+        view, before, step = memoryview(self.raw), memoryview(prefixes.tobytes()), _PREFIX.itemsize
+        blocks = zip((starts + FRAME_HEAD.size).tolist(), (starts + sizes).tolist(), strict=True)
+        parts: list[memoryview] = [before] * (2 * len(sizes))
+        parts[0::2] = [before[at : at + step] for at in range(0, len(before), step)]
+        parts[1::2] = [view[start:end] for start, end in blocks]
+        return inflate_parts(parts, len(sizes), self.page_size)
 
     def _is_right(self, pages: bytes, heads: npt.NDArray[np.uint8]) -> bool:
         """A short and a long page could make up for each other: the heads must lie where whole pages put them."""

@@ -22,7 +22,11 @@ from dataclasses import dataclass
 from vfsstream.ltx.names import SNAPSHOT_LEVEL, TXID
 from vfsstream.plan.files import FileInfo
 
-__all__ = ["CompactionPlan", "Gap", "Limits", "Merge", "plan_compaction", "split_by_page_size"]
+__all__ = ["CompactionPlan", "Gap", "Limits", "Merge", "held", "plan_compaction", "split_by_page_size"]
+
+
+_PIECE = 1 << 20
+"""Bytes that a store gives at once of a large file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +36,14 @@ class Limits:
     Attributes:
         max_files: input files.
         max_bytes: input bytes; a single larger file is still merged, alone.
+        max_held: bytes in memory at one moment: small inputs as a whole, of larger ones a piece.
         min_files: fewer are left for the next turn. Level 1 always takes what there is, because level-0 files
             may only be deleted once level 1 holds them.
     """
 
     max_files: int = 2048
     max_bytes: int = 4 << 30
+    max_held: int = 12 << 20
     min_files: int = 2
 
 
@@ -152,15 +158,30 @@ def _chains(files: Iterable[FileInfo], reached: TXID, gaps: list[Gap]) -> Iterat
         yield chain
 
 
+def held(infos: Iterable[FileInfo], piece: int = _PIECE) -> int:
+    """Bytes of the files that a merge of them has in memory at one moment.
+
+    Args:
+        piece: of each larger file.
+    """
+    return sum(min(info.size, piece) for info in infos)
+
+
 def _bounded(chain: Sequence[FileInfo], limits: Limits) -> Iterator[tuple[FileInfo, ...]]:
     part: list[FileInfo] = []
-    size = 0
+    size = pieces = 0
     for info in chain:
-        if part and (len(part) >= limits.max_files or size + info.size > limits.max_bytes):
+        piece = held([info])
+        if part and (
+            len(part) >= limits.max_files
+            or size + info.size > limits.max_bytes
+            or pieces + piece > limits.max_held
+        ):
             yield tuple(part)
-            part, size = [], 0
+            part, size, pieces = [], 0, 0
         part.append(info)
         size += info.size
+        pieces += piece
     if part:
         yield tuple(part)
 

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Literal
 from vfsstream.errors import DeadlineExceeded, LtxError, MissingError
 from vfsstream.ltx.encoder import encode
 from vfsstream.ltx.names import SNAPSHOT_LEVEL
+from vfsstream.plan.compaction import Limits, held
 from vfsstream.plan.files import FileInfo
 from vfsstream.plan.restore import restore_plan
 from vfsstream.replicate.catalogue import Catalogue
-from vfsstream.replicate.compactor import Compactor
+from vfsstream.replicate.compactor import PIECE, Compactor
 
 if TYPE_CHECKING:
     from vfsstream.replicate.image import Pages
@@ -63,7 +64,7 @@ def take_snapshot(
     if not urgent and compactor.replica.store.kind in _LOCAL_KINDS:
         try:
             plan = restore_plan(catalogue.all())
-            if len(plan) <= _MERGE_FILES:
+            if len(plan) <= _MERGE_FILES and held(plan, PIECE) <= Limits().max_held:
                 return compactor.snapshot(plan), "merged"
         except (LtxError, MissingError):
             pass
