@@ -27,6 +27,7 @@ from vfsstream.replicate.publish import Plan, Publisher, Written, growth, header
 from vfsstream.replicate.source import Source
 from vfsstream.replicate.state import StateRecord
 from vfsstream.replicate.wal import Frame, frame_end, frame_size, frames_in, iter_frames
+from vfsstream.replicate.walindex import IndexHeader
 
 __all__ = ["Capture", "Written"]
 
@@ -136,6 +137,13 @@ class Capture:
             if frame is not None and found.page(frame) != page:
                 return False
         return not wanted
+
+    def covers(self, index: IndexHeader) -> bool:
+        """Whether everything is captured that had been committed when the wal-index looked like this."""
+        captured = self.captured
+        if captured is None or captured.salts != index.salts:
+            return False
+        return captured.end >= frame_end(index.max_frame, captured.page_size)
 
     # --- steps ----------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from vfsstream.replicate.publish import Written
 from vfsstream.replicate.settings import Settings
 from vfsstream.replicate.source import Source
 from vfsstream.replicate.status import Lag
+from vfsstream.replicate.walindex import IndexHeader
 
 __all__ = ["LocalDatabase"]
 
@@ -262,6 +263,7 @@ class LocalDatabase:
         capture = self._ready()
         if capture is None or self._source is None:
             return
+        goal: IndexHeader | None = None
         while True:
             seen = self._source.look()
             written = capture.step(self.settings.max_sync_wal_bytes)
@@ -272,6 +274,9 @@ class LocalDatabase:
                 if written is None:
                     self._lag.nothing_left()
                 break
+            goal = goal or self._source.index()
+            if capture.covers(goal):
+                break  # the rest came meanwhile: whoever writes all the time must not keep checkpoints away
         self._last_sync_at = datetime.now(UTC)
 
     def _note(self, written: Written) -> None:
