@@ -189,6 +189,9 @@ def test_control_reload_and_metrics(tmp_path: Path, database: Path, vfsstream: V
         assert json.loads(vfsstream("start", "-json", "-socket", where, second).stdout)["status"] == "started"
         gone = json.loads(vfsstream("unregister", "-json", "-socket", where, third).stdout)
         assert gone["final_txid"] > 0
+        held = {link.readlink() for link in Path(f"/proc/{running.process.pid}/fd").glob("*") if link.is_symlink()}
+        assert not [path for path in held if path.name.startswith("third.db")], "its volume can be unmounted"
+        assert [path for path in held if path.name.startswith("second.db")]
         url = running.log.split("url=")[1].split()[0]
         with urllib.request.urlopen(f"{url}metrics", timeout=30) as answer:
             text = answer.read().decode()

@@ -46,6 +46,10 @@ for line in sys.stdin:
     path = json.loads(line)
     print(json.dumps([held(path, [0x40000002, 0x40000003]), held(path + "-shm", range(120, 129))]), flush=True)
 """
+MAKE = """
+import apsw, sys
+apsw.Connection(sys.argv[1]).execute("PRAGMA journal_mode = wal; CREATE TABLE t(x)")
+"""
 DMS = 128  # the byte of the wal-index that says: somebody uses it
 
 
@@ -230,24 +234,50 @@ def test_nor_does_a_look_while_the_application_opens_it(
     opened[0].close()
 
 
+def test_where_only_we_open_databases_nothing_stays_open(tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+    subprocess.run([sys.executable, "-c", MAKE, path], check=True)
+    sharedfiles.be_alone()
+    try:
+        assert is_database(path)
+        with sharedfiles.opening():
+            assert is_database(path)
+            assert len(open_below(tmp_path)) == 1, "a connection may have it by now"
+        assert open_below(tmp_path) == []
+        with Database(path, Replica(MemoryStore())) as database:
+            database.sync_and_wait()
+        assert open_below(tmp_path) == []
+    finally:
+        sharedfiles.be_alone(False)
+
+
+def test_what_was_deleted_takes_no_space_for_long(tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+    subprocess.run([sys.executable, "-c", MAKE, path], check=True)
+    assert is_database(path)
+    assert len(open_below(tmp_path)) == 1
+    path.unlink()
+    sharedfiles.close_parked()
+    assert open_below(tmp_path) == []
+
+
 def test_few_descriptors_are_kept_and_one_of_each_file(tmp_path: Path) -> None:
     make = connect(tmp_path / "0.db")
     make.execute("CREATE TABLE t(x)")
     make.close()
     content = (tmp_path / "0.db").read_bytes()
-    before = len(os.listdir("/dev/fd"))
     for number in range(300):
         path = tmp_path / f"{number}.db"
         path.write_bytes(content)
         assert is_database(path)
         assert is_database(path)
-    assert len(os.listdir("/dev/fd")) <= before + 65
+    assert len(open_below(tmp_path)) <= 65
     for path in tmp_path.glob("*.db"):
         path.unlink()
     is_database(tmp_path / "vfsstream.none")
     (tmp_path / "last.db").write_bytes(content)
     assert is_database(tmp_path / "last.db")
-    assert len(os.listdir("/dev/fd")) <= before + 1
+    assert len(open_below(tmp_path)) <= 1
 
 
 def test_a_restore_over_a_database_open_in_this_process_is_refused(
@@ -298,24 +328,22 @@ def test_an_application_beside_a_closed_replicator_survives_litestream(tmp_path:
 
 def test_one_descriptor_of_the_wal_index_is_kept_until_the_file_is_gone(tmp_path: Path) -> None:
     path = tmp_path / "app.db"
-
-    def open_files() -> list[str]:
-        return [
-            target.removeprefix(str(path))
-            for name in os.listdir("/proc/self/fd")
-            if (target := _target(name)).startswith(str(path)) and ".app.db-" not in target
-        ]
-
     writer = connect(path)
     writer.execute("CREATE TABLE t(x)")
     writer.close()
     for _ in range(4):
         with Database(path, Replica(MemoryStore())) as database:
             database.sync_and_wait()
-        assert open_files() == ["-shm", "-shm"], "itself, and the duplicate below its mapping"
+        assert open_below(tmp_path) == ["app.db-shm", "app.db-shm"], "itself, and the duplicate below its mapping"
     connect(path).close()  # the last one out removes the file
     assert not is_database(tmp_path)
-    assert open_files() == []
+    assert open_below(tmp_path) == []
+
+
+def open_below(folder: Path) -> list[str]:
+    """What this process has open there, the lock of a replicator aside."""
+    targets = (_target(name) for name in os.listdir("/proc/self/fd"))
+    return sorted(Path(t).name for t in targets if t.startswith(f"{folder}/") and "-litestream/" not in t)
 
 
 def _target(name: str) -> str:

@@ -29,6 +29,7 @@ from vfsstream.daemon.settings import needs_restart, verify_settings
 from vfsstream.daemon.systemd import Notifier
 from vfsstream.daemon.verify import Verifier
 from vfsstream.errors import ReplicaEmpty, VfsstreamError
+from vfsstream.replicate.sharedfiles import be_alone
 
 if TYPE_CHECKING:
     from vfsstream.daemon.web import Web
@@ -81,6 +82,8 @@ class Daemon:
         raise_descriptor_limit()
         self.log.info("vfsstream", version=__version__, pid=os.getpid())
         with ExitStack() as stack:
+            be_alone()
+            stack.callback(be_alone, False)
             stack.enter_context(self._handlers())
             closing = False
             try:

@@ -24,7 +24,7 @@ from vfsstream.errors import UsageError, VfsstreamError
 from vfsstream.replica import Replica
 from vfsstream.replicate.service import Service
 from vfsstream.replicate.settings import Settings
-from vfsstream.replicate.sharedfiles import open_shared
+from vfsstream.replicate.sharedfiles import close_parked, open_shared
 from vfsstream.replicate.timetable import MaintenanceSettings
 
 __all__ = ["DirectorySettings", "DirectoryWatcher", "is_database", "join_url", "meta_dir_in", "scan"]
@@ -222,6 +222,7 @@ class DirectoryWatcher:
                 self._remove(path)
             for path in sorted(set(found) - self._managed):
                 self._add(path)
+            close_parked()
 
     def _add(self, path: Path) -> None:
         retry = self._retries.get(path)

@@ -3,7 +3,8 @@
 Closing any descriptor of a file drops all POSIX locks that the process has on it, whoever took them
 (https://sqlite.org/howtocorrupt.html, 2.2). And nobody can look whether a file is in use and close in one step: a
 connection may open and lock it in between. So descriptors are parked instead, and serve the next who opens the same
-file. A file that has no name any more cannot be opened again: of such a one a look is proof.
+file. A file that has no name any more cannot be opened again: of such a one a look is proof. So it is of every file in
+a process whose only connections are those that open inside :func:`opening`.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import mmap
 import os
 import threading
 from collections import Counter
+from collections.abc import Iterator
 
-__all__ = ["SharedFile", "identity_of", "open_shared"]
+__all__ = ["SharedFile", "be_alone", "close_parked", "identity_of", "open_shared", "opening"]
 
 Identity = tuple[int, int]
 
@@ -88,7 +90,38 @@ class SharedFile:
 
 _parked: list[SharedFile] = []
 _next_look = _MOST
-_lock = threading.Lock()
+_alone = False
+_openings = 0
+_lock = threading.Lock()  # guards the four above
+
+
+def be_alone(alone: bool = True) -> None:
+    """Say that nobody in this process opens databases but the replicator."""
+    global _alone
+    with _lock:
+        _alone = alone
+
+
+@contextlib.contextmanager
+def opening() -> Iterator[None]:
+    """While a connection opens its files: until it has them open, a look does not see it."""
+    global _openings
+    with _lock:
+        _openings += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _openings -= 1
+            if not _openings and _parked:
+                _close_some()
+
+
+def close_parked() -> None:
+    """Close what may be closed by now. Of a file that was deleted meanwhile the disk gets its space back."""
+    with _lock:
+        if _parked:
+            _close_some()
 
 
 def open_shared(path: str | os.PathLike[str]) -> SharedFile:
@@ -112,8 +145,8 @@ def _close_some() -> None:
     """Close those whose file is gone, and, when many are parked, those of files that nobody here seems to have."""
     global _next_look
     status = [os.fstat(one.descriptor) for one in _parked]
-    many = len(_parked) > _next_look
-    if not many and all(one.st_nlink for one in status):
+    every = len(_parked) > _next_look or (_alone and not _openings)
+    if not every and all(one.st_nlink for one in status):
         return
     open_here = _open_files()
     if open_here is None:
@@ -124,7 +157,7 @@ def _close_some() -> None:
     kept: list[SharedFile] = []
     for one, found in zip(_parked, status, strict=True):
         identity = identity_of(found)
-        if (found.st_nlink and not many) or open_here[identity] > ours[identity]:
+        if (found.st_nlink and not every) or open_here[identity] > ours[identity]:
             kept.append(one)
         else:
             one._close()

@@ -16,6 +16,7 @@ from pathlib import Path
 import apsw
 
 from vfsstream.errors import DatabaseError, DiskFull
+from vfsstream.replicate.sharedfiles import opening
 from vfsstream.replicate.walindex import IndexHeader, WalIndex
 
 __all__ = ["Source", "sqlite_errors"]
@@ -60,12 +61,17 @@ class Source:
         self._log = -1
         self._index: WalIndex | None = None
         self.identity = _identity(os.stat(path))
-        self._reader = self._connect()
+        with opening():
+            self._reader = self._connect()
+            try:
+                with sqlite_errors(path, "open"):
+                    self._to_wal_mode()
+                    self.begin_read()
+                    self.page_size = int(self._reader.pragma("page_size"))
+            except BaseException:
+                self.close()
+                raise
         try:
-            with sqlite_errors(path, "open"):
-                self._to_wal_mode()
-                self.begin_read()
-                self.page_size = int(self._reader.pragma("page_size"))
             self._log = os.open(self.log_path, os.O_RDONLY | os.O_CLOEXEC)
             self._index = WalIndex(path.with_name(path.name + "-shm"))
             if self.changed_underneath():
