@@ -142,7 +142,7 @@ def test_point_lookups_of_their_own_transactions_never_stream(fragmented: list[b
         settle(engine)
         for rowid in random.Random(7).sample(range(ROWS), 300):
             db.execute("SELECT body FROM t WHERE id = ?", (rowid,)).fetchall()
-        assert engine._counts["streams"] == 0
+        assert engine.stats()["streams"] == 0
 
 
 def test_an_index_leads_to_scattered_rows_side_by_side(ordered: list[bytes]) -> None:
@@ -338,9 +338,9 @@ def test_a_stream_that_finds_no_room_gives_way_to_single_reads(
     monkeypatch.setattr("vfsstream.vfs.spill.Spill.store", refuse)
     with connect(replica, bulk_max_bytes=1 << 30) as (db, engine):
         settle(engine)
-        engine._stream(view_of(replica))
+        engine.streaming.begin(view_of(replica))
         assert db.execute("SELECT count(*) FROM t").get == ROWS
-        assert engine._no_spill
+        assert engine.streaming.refused
 
 
 def test_two_readers_that_begin_to_stream_at_once_leave_no_file_open(fragmented: list[bytes]) -> None:
@@ -349,7 +349,7 @@ def test_two_readers_that_begin_to_stream_at_once_leave_no_file_open(fragmented:
         settle(engine)
         before = len(os.listdir("/dev/fd"))
         for _ in range(5):
-            engine._stream(view_of(replica))
+            engine.streaming.begin(view_of(replica))
         settle(engine)
         assert len(os.listdir("/dev/fd")) == before + 1
         assert engine.stats()["streams"] == 1
@@ -359,9 +359,9 @@ def test_a_streamed_database_needs_no_more_requests(fragmented: list[bytes]) -> 
     replica = snapshot(fragmented)
     with connect(replica, cache_size=1) as (db, engine):
         settle(engine)
-        engine._stream(view_of(replica))
-        assert engine._spill is not None
-        for flight in engine._spill.flights:
+        engine.streaming.begin(view_of(replica))
+        assert engine.streaming.spill is not None
+        for flight in engine.streaming.spill.flights:
             assert flight.settle(30)
         before = engine.transfer.counts["gets"]
         assert db.execute("PRAGMA integrity_check").get == "ok"
@@ -373,9 +373,9 @@ def test_what_streamed_by_wrong_is_asked_for_again(fragmented: list[bytes]) -> N
     view = view_of(replica)
     engine = FetchEngine(replica, Options(replica_url="memory:", cache_size=1, prefetch="bulk"))
     spoiled(replica, [shifted] * 10)  # type: ignore[list-item]
-    engine._stream(view)
-    assert engine._spill is not None
-    for flight in engine._spill.flights:
+    engine.streaming.begin(view)
+    assert engine.streaming.spill is not None
+    for flight in engine.streaming.spill.flights:
         assert flight.settle(30)
     replica.store.fetch = type(replica.store).fetch.__get__(replica.store)  # type: ignore[method-assign]
     for pgno in (300, 20, 301, 500):

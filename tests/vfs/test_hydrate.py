@@ -108,7 +108,7 @@ def test_an_update_reaches_the_file_and_readers_of_the_old_view_do_not_see_it(
     engine.advanced(new)
     assert engine.local.hydrator is not None
     have = engine.local.hydrator
-    wait_for(lambda: have._have[1] == new.version(1) and not have._news.is_set())
+    wait_for(lambda: have.pages.have[1] == new.version(1) and not have._news.is_set())
     wait_for(lambda: rows(path) == rows(tmp_path / "db"))
     assert os.path.getsize(path) == len(new_pages) * 1024
     for pgno in range(2, len(new_pages) + 1):
@@ -155,9 +155,9 @@ def test_it_resumes_where_it_was_stopped(
     engine = hydrated(replica, path, prefetch="off")
     assert engine.local.hydrator is not None
     hydrator = engine.local.hydrator
-    wait_for(lambda: hydrator._count > len(pages) // 3)
+    wait_for(lambda: hydrator.pages.count > len(pages) // 3)
     engine.close()
-    held = hydrator._count
+    held = hydrator.pages.count
     assert not path.exists()
     assert held < len(pages)
     replica.store.fault = None  # type: ignore[attr-defined]

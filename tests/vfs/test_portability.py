@@ -84,9 +84,9 @@ def test_the_whole_database_streams_to_a_local_file(primary: Recorder) -> None:
     script = """
 db = vfsstream.connect(url, prefetch="bulk", cache_size="0", window_budget="0", poll_interval="1h")
 source = file_of(db).database.current.source
-source._stream(file_of(db).database.current.view)
+source.streaming.begin(file_of(db).database.current.view)
 print(db.execute("SELECT count(*), sum(length(body)) FROM t").get)
-assert source._counts["streams"] == 1
+assert source.stats()["streams"] == 1
 db.close()
 """
     done = run(script, primary.url)

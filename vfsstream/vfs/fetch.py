@@ -15,7 +15,6 @@ from vfsstream.errors import DeadlineExceeded, Interrupted, LtxError, NotFound
 from vfsstream.ltx import decode_frame
 from vfsstream.replica import Replica
 from vfsstream.vfs.btree import MOST_LEVEL
-from vfsstream.vfs.bulk import covering_ranges
 from vfsstream.vfs.cache import PageCache, Windows
 from vfsstream.vfs.escalate import Escalation
 from vfsstream.vfs.flight import Flight
@@ -24,7 +23,7 @@ from vfsstream.vfs.local import LocalPages, open_local
 from vfsstream.vfs.options import Options
 from vfsstream.vfs.planner import Plan, Planner
 from vfsstream.vfs.ranges import ByteRange, Frame, coalesce
-from vfsstream.vfs.spill import Spill
+from vfsstream.vfs.streaming import STREAM_DEADLINE, Streaming
 from vfsstream.vfs.transfer import DEMAND, GUESS, STREAM, Transfer
 from vfsstream.vfs.view import View
 
@@ -32,9 +31,6 @@ __all__ = ["FetchEngine"]
 
 ATTEMPTS = 3
 """Times that a frame which does not decode is fetched again before it is called damaged."""
-BULK_RANGE = 4 << 20
-STREAM_DEADLINE = 600.0
-DEFAULT_BULK = 4 << 30
 
 
 class FetchEngine:
@@ -52,13 +48,12 @@ class FetchEngine:
         self.windows = Windows(options.window_budget)
         self.transfer = Transfer(replica, options.max_requests)
         self.escalation = Escalation(requests=options.max_requests)
+        self.streaming = Streaming(self.transfer, self.escalation, options)
         self.planner: Planner | None = None
         self.local: LocalPages = LocalPages()
-        self._spill: Spill | None = None
-        self._no_spill = False
         self._lock = threading.Lock()
         self._flights: dict[tuple[int, int], Flight] = {}
-        self._counts = {"waits": 0, "guessed_pages": 0, "used_ahead": 0, "streams": 0}
+        self._counts = {"waits": 0, "guessed_pages": 0, "used_ahead": 0}
         self._counts |= {"local_pages": 0, "interior_pages": 0}
 
     # Reading
@@ -103,11 +98,15 @@ class FetchEngine:
             self._counts["local_pages"] += 1
             self._keep(view, pgno, version, found, store=False)
             return found
-        return self._spilled(view, pgno, version)
+        streamed = self.streaming.frame(view, pgno)
+        if streamed is not None:
+            with suppress(LtxError):  # what streamed by was not looked at: the store is asked for this page
+                return self._decode(view, pgno, version, streamed)
+        return None
 
     def _fly(self, view: View, pgno: int, version: int, check: Callable[[], None], end: float) -> bytes | None:
         self._counts["waits"] += 1
-        stream = self._streaming(view, pgno)
+        stream = self.streaming.coming(view, pgno)
         if stream is not None:
             stream.pass_by(f"page {pgno}", check, time.monotonic, end)
             if stream.error is None:
@@ -172,7 +171,7 @@ class FetchEngine:
             plan = planner.miss(pgno)
             ranges = self._ranges(view, plan, pgno)
             demanded = next(r for r in ranges if any(f.pgno == pgno for f in r.frames))
-            if not plan.established or self._under_stream:
+            if not plan.established or self.streaming.under_way:
                 ranges = [demanded]
             self.escalation.asked(len(ranges) - 1)
             guessed = [f.pgno for r in ranges for f in r.frames if f.pgno != pgno]
@@ -182,30 +181,31 @@ class FetchEngine:
             flights = [self._register(view, r, end) for r in ranges]
             own = next(flight for flight in flights if flight.range is demanded)
             own.demanded = True
-            stream = self._should_stream(view, plan, len(ranges))
+            stream = self.streaming.worth_it(view, planner.parts, plan, len(ranges))
         for flight in flights:
             self._send(view, flight, DEMAND if flight is own else GUESS)
         if stream:
-            self._stream(view)
+            self.streaming.begin(view)
         return own, False
 
     def _used(self, view: View, pgno: int) -> None:
         """A page fetched ahead was used: go on fetching if that was the sign for it."""
         self._counts["used_ahead"] += 1
         with self._lock:
-            plan = self.planner.use(pgno) if self.planner is not None else None
-            if plan is None or self._under_stream:
+            planner = self.planner
+            plan = planner.use(pgno) if planner is not None else None
+            if planner is None or plan is None or self.streaming.under_way:
                 return
             end = time.monotonic() + self.options.deadline
             ranges = self._ranges(view, plan, 0)
             self._counts["guessed_pages"] += sum(len(r.frames) for r in ranges)
             self.escalation.asked(len(ranges))
             flights = [self._register(view, r, end) for r in ranges]
-            stream = self._should_stream(view, plan, len(ranges))
+            stream = self.streaming.worth_it(view, planner.parts, plan, len(ranges))
         for flight in flights:
             self._send(view, flight, GUESS)
         if stream:
-            self._stream(view)
+            self.streaming.begin(view)
 
     def _ranges(self, view: View, plan: Plan, demanded: int) -> list[ByteRange]:
         """The ranges of a plan's pages that are not here and not under way; no more bytes than a window."""
@@ -280,7 +280,7 @@ class FetchEngine:
             if (pgno, view.version(pgno)) in self.windows:
                 with suppress(LtxError):
                     self._here(view, pgno, view.version(pgno))
-        if self._under_stream:
+        if self.streaming.under_way:
             return
         end = time.monotonic() + self.options.deadline
         with self._lock:
@@ -304,72 +304,6 @@ class FetchEngine:
         flight = Flight(wanted, time.monotonic() + max(STREAM_DEADLINE, self.options.deadline))
         self.transfer.submit(flight, view.files, lambda _, data: data, STREAM)
         return flight
-
-    @property
-    def _under_stream(self) -> bool:
-        """Everything is here or on its way: nothing needs to be guessed."""
-        return self._spill is not None and not self._no_spill
-
-    def _should_stream(self, view: View, plan: Plan, ranges: int) -> bool:
-        assert self.planner is not None
-        if "bulk" not in self.planner.parts or self._spill is not None or self._no_spill:
-            return False
-        total = sum(info.size for info in view.files)
-        limit = DEFAULT_BULK if self.options.bulk_max_bytes is None else self.options.bulk_max_bytes
-        if total > limit:
-            return False
-        link = self.transfer.link
-        if plan.scattered:
-            return self.escalation.scattered(time.monotonic(), link, total)
-        return self.escalation.in_order(plan.covered, ranges, link, total)
-
-    def _stream(self, view: View) -> None:
-        """Begin to bring every page that has a place in the view into a local file."""
-        end = time.monotonic() + max(STREAM_DEADLINE, self.options.deadline)
-        try:
-            spill = Spill(view.files, [Flight(r, end) for r in covering_ranges(view, BULK_RANGE)])
-        except OSError:
-            self._no_spill = True
-            return
-        with self._lock:
-            late = self._spill is not None  # another reader came to the same end
-            self._spill = self._spill or spill
-        if late:
-            spill.close()
-            return
-        self._counts["streams"] += 1
-        for flight in spill.flights:
-            self.transfer.submit(flight, view.files, partial(self._stored, spill), STREAM)
-
-    def _stored(self, spill: Spill, flight: Flight, data: bytes) -> None:
-        if data:
-            try:
-                spill.store(flight, data)
-            except (OSError, ValueError):
-                self._no_spill = True
-                raise
-
-    def _streaming(self, view: View, pgno: int) -> Flight | None:
-        """The part of the stream that brings a page, if it is coming just now."""
-        spill, place = self._spill, view.find(pgno)
-        if spill is None or place is None:
-            return None
-        number = spill.find(view.files[place.file], place.offset, place.size)
-        flight = spill.flights[number] if number is not None else None
-        return flight if flight is not None and flight.started and not flight.done else None
-
-    def _spilled(self, view: View, pgno: int, version: int) -> bytes | None:
-        spill, place = self._spill, view.find(pgno)
-        if spill is None or place is None:
-            return None
-        number = spill.find(view.files[place.file], place.offset, place.size)
-        if number is None or not (flight := spill.flights[number]).done or flight.error is not None:
-            return None
-        try:
-            frame = spill.read(number, place.offset, place.size)
-            return self._decode(view, pgno, version, frame)
-        except (OSError, ValueError, LtxError):
-            return None  # what streamed by was not looked at: the store is asked for this page
 
     # Following
 
@@ -410,6 +344,7 @@ class FetchEngine:
         return {
             **self.transfer.counts,
             **self._counts,
+            "streams": self.streaming.begun,
             "cache_bytes": self.cache.size,
             "window_bytes": self.windows.size,
             "wasted_bytes": self.windows.wasted,
@@ -425,7 +360,7 @@ class FetchEngine:
         """New locks, threads and flights in a child process."""
         self._lock = threading.Lock()
         self._flights = {}
-        self._spill = None
+        self.streaming.restart()
         self.cache.restart()
         self.windows.restart()
         self.transfer.restart()
@@ -442,5 +377,4 @@ class FetchEngine:
         self.local.close()
         self.cache.clear()
         self.windows.clear()
-        if self._spill is not None:
-            self._spill.close()
+        self.streaming.close()

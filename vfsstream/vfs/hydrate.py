@@ -14,7 +14,6 @@ import os
 import tempfile
 import threading
 import time
-from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn, Protocol
@@ -27,6 +26,7 @@ from vfsstream.replica.rollback import Rewriter, patch_first_page
 from vfsstream.vfs.diskcache import identity
 from vfsstream.vfs.flight import Flight
 from vfsstream.vfs.hydrate_file import NamedCopy, State
+from vfsstream.vfs.hydrate_pages import HeldPages
 from vfsstream.vfs.hydrate_ranges import missing_ranges, proven, still_current
 from vfsstream.vfs.ranges import ByteRange
 from vfsstream.vfs.view import View
@@ -86,16 +86,13 @@ class Hydrator:
     def __init__(self, engine: RangeGiver, view: View, copy: NamedCopy | None) -> None:
         self.engine, self.copy = engine, copy
         self.page_size = view.page_size
+        self.pages = HeldPages(view.page_size, view.commit)
         self.complete = False
         self.trouble: Exception | None = None
         self._view = view
-        self._have = array("Q", bytes(8 * (view.commit + 1)))
-        self._sums = array("Q", bytes(8 * (view.commit + 1)))
-        self._count = 0
         self._known: dict[str, None] = {}
         self._saved = time.monotonic()
         self._stop, self._news = threading.Event(), threading.Event()
-        self._file = -1
         self._left: NamedCopy | None = None
         self.settled: View | None = None
         self.direct_readers: set[DirectReader] = set()
@@ -105,14 +102,7 @@ class Hydrator:
 
     def page(self, pgno: int, version: int) -> bytes | None:
         """The page at exactly this version, or ``None``."""
-        have, file = self._have, self._file
-        if file < 0 or pgno >= len(have) or have[pgno] != version:
-            return None
-        try:
-            page = os.pread(file, self.page_size, (pgno - 1) * self.page_size)
-        except OSError:
-            return None
-        return page if have[pgno] == version and len(page) == self.page_size else None
+        return self.pages.page(pgno, version)
 
     @property
     def path(self) -> Path | None:
@@ -148,7 +138,7 @@ class Hydrator:
         """Percent of the newest view that is here, never above 100, and the path."""
         view = self._view
         total = max(1, view.commit)
-        percent = 100.0 if self.complete else min(99.9, 100.0 * self._count / total)
+        percent = 100.0 if self.complete else min(99.9, 100.0 * self.pages.count / total)
         return percent, str(self.path) if self.path is not None else ""
 
     # Control
@@ -168,7 +158,7 @@ class Hydrator:
         self._news.set()
         if self._thread.is_alive():
             self._thread.join(10)
-        file, self._file = self._file, -1
+        file, self.pages.file = self.pages.file, -1
         if self.copy is None and file >= 0:
             os.close(file)
         for copy in (self.copy, self._left):
@@ -196,10 +186,10 @@ class Hydrator:
 
     def _hydrate(self) -> NoReturn:
         if self.copy is not None:
-            self._file = self.copy.file
+            self.pages.file = self.copy.file
             self._resume(self.copy)
-        elif self._file < 0:
-            self._make_private()
+        elif self.pages.file < 0:
+            self.pages.file = _private_file()
         self._fill()
         while True:
             self._news.wait()
@@ -207,22 +197,14 @@ class Hydrator:
             self._check()
             self._update()
 
-    def _make_private(self) -> None:
-        self._file, name = tempfile.mkstemp(prefix="vfsstream-hydrated-")
-        os.unlink(name)
-
     def _leave(self, why: Exception) -> None:
         """The named file is somebody else's: nothing in it counts any more, and it is not touched again."""
         logger.warning("%s: hydrating a file of our own", why)
-        self.settled, self.complete, self._count = None, False, 0
-        have = self._have
-        for pgno in range(len(have)):
-            have[pgno] = 0
+        self.settled, self.complete = None, False
         if self.copy is not None:
             self.copy.give_up()
             self._left, self.copy = self.copy, None
-        self._make_private()  # before the new array: who sees that reads this file
-        self._have = array("Q", bytes(8 * len(have)))
+        self.pages.leave(_private_file())
 
     def _resume(self, copy: NamedCopy) -> None:
         """Go on with what an earlier process left, as far as it is proven page by page."""
@@ -238,18 +220,10 @@ class Hydrator:
         have = proven(view, state.have, state.txid, frozenset(state.files)) if state is not None else None
         if state is None or have is None or not any(have):
             copy.begin_anew()
-            self._file = copy.file
+            self.pages.file = copy.file
             return
-        self._resize(len(have) - 1)
-        self._sums[: len(state.sums)] = state.sums
-        for pgno in range(1, view.commit + 1):
-            if have[pgno] and pgno < len(state.sums):
-                self._check()
-                page = os.pread(self._file, self.page_size, (pgno - 1) * self.page_size)
-                if len(page) == self.page_size and go_iso(page) == self._sums[pgno]:
-                    self._have[pgno] = have[pgno]
-                    self._count += 1
-        self._sums[1] = go_iso(os.pread(self._file, self.page_size, 0))  # written by us: it bears our mark
+        self.pages.find(have, state.sums, self._check)
+        self.pages.sums[1] = go_iso(self.pages.raw(1))  # written by us, before or after the state: it has our mark
 
     def _save(self, view: View, *, now: bool = False) -> None:
         """Write down what is here. Without it, or with an old one, the next process only fetches more."""
@@ -257,18 +231,11 @@ class Hydrator:
             return
         self._saved = time.monotonic()
         self._known.update(dict.fromkeys(identity(info) for info in list(view.files)))
+        held = still_current(view, self.pages.have)
         try:
-            self.copy.save(
-                State(view.txid, self._known, still_current(view, self._have), self._sums), self.page_size
-            )
+            self.copy.save(State(view.txid, self._known, held, self.pages.sums), self.page_size)
         except OSError as error:
             self.trouble = error
-
-    def _resize(self, commit: int) -> None:
-        for name in ("_have", "_sums"):
-            old = getattr(self, name)
-            if len(old) <= commit:
-                setattr(self, name, array("Q", old.tobytes() + bytes(8 * (commit + 1 - len(old)))))
 
     def _fill(self) -> None:
         """Fetch everything, then everything that changed meanwhile, until nothing is missing."""
@@ -279,9 +246,9 @@ class Hydrator:
         number = 0
         while True:
             view = self._view
-            self._resize(view.commit)
+            self.pages.grow(view.commit)
             flights: list[tuple[Flight, ByteRange]] = []
-            ranges = missing_ranges(view, self._have)
+            ranges = missing_ranges(view, self.pages.have)
             found = False
             for wanted in ranges:
                 found = True
@@ -331,25 +298,15 @@ class Hydrator:
         if run:
             self._write(first, run)
 
-    def _write(self, first: int, run: Sequence[tuple[int, bytes]]) -> None:
+    def _write(self, first: int, run: list[tuple[int, bytes]]) -> None:
         if first == 1 and self.copy is not None:
-            run = [(run[0][0], self.copy.marked(run[0][1])), *run[1:]]
-        for number, _ in enumerate(run, first):
-            self._have[number] = 0
-        os.pwrite(self._file, b"".join(page for _, page in run), (first - 1) * self.page_size)
-        for number, (version, page) in enumerate(run, first):
-            self._sums[number] = go_iso(page)
-            self._have[number] = version
-        self._count += len(run)
+            run[0] = run[0][0], self.copy.marked(run[0][1])
+        self.pages.write(first, run)
 
     def _finish(self, view: View) -> None:
         """Make the file a database of its own, and give it its name."""
-        version, self._have[1] = self._have[1], 0
-        page = os.pread(self._file, self.page_size, 0)
-        page = self._first_page(page, view)
-        os.pwrite(self._file, page, 0)
-        os.ftruncate(self._file, view.commit * self.page_size)
-        self._sums[1], self._have[1] = go_iso(page), version
+        self.pages.write(1, [(view.version(1), self._first_page(self.pages.raw(1), view))])
+        os.ftruncate(self.pages.file, view.commit * self.page_size)
         if self.copy is not None:
             self.copy.finish()
             self._save(view, now=True)
@@ -364,8 +321,8 @@ class Hydrator:
         """Bring a complete file to the newest view, all or nothing for those who read it elsewhere."""
         while True:
             view = self._view
-            self._resize(view.commit)
-            changed = [frame.pgno for wanted in missing_ranges(view, self._have) for frame in wanted.frames]
+            self.pages.grow(view.commit)
+            changed = [frame.pgno for wanted in missing_ranges(view, self.pages.have) for frame in wanted.frames]
             self._check()
             settled = self.settled
             if settled is not None and not changed and settled.txid == view.txid:
@@ -395,9 +352,8 @@ class Hydrator:
             pages = _spooled(spool.fileno(), changed, self.page_size)
             self._replace(pages, changed, view)
             for pgno, page in _spooled(spool.fileno(), changed, self.page_size):
-                self._sums[pgno], self._have[pgno] = go_iso(page), view.version(pgno)
-        for pgno in range(view.commit + 1, len(self._have)):
-            self._have[pgno] = 0
+                self.pages.written(pgno, view.version(pgno), page)
+        self.pages.forget(range(view.commit + 1, len(self.pages.have)))
         self._save(view)
         self.settled = view
 
@@ -405,26 +361,28 @@ class Hydrator:
         """Write pages into a complete file."""
         if self.copy is None:
             with self._alone():
-                self._forget(changed)
+                self.pages.forget(changed)
                 for pgno, page in pages:
-                    os.pwrite(self._file, page, (pgno - 1) * self.page_size)
-                os.ftruncate(self._file, view.commit * self.page_size)
+                    os.pwrite(self.pages.file, page, (pgno - 1) * self.page_size)
+                os.ftruncate(self.pages.file, view.commit * self.page_size)
             return
-        with Rewriter(self.copy.path, self.page_size, 30.0, self._stop, self._file) as rewriter:
-            self.copy.check(self._sums[1], self.page_size)
+        with Rewriter(self.copy.path, self.page_size, 30.0, self._stop, self.pages.file) as rewriter:
+            self.copy.check(self.pages.sums[1], self.page_size)
             held = rewriter.pages()
             rewriter.prepare(p for p in [*changed, *range(view.commit + 1, held + 1)] if p <= held)
             with self._alone():
-                self._forget(changed)
+                self.pages.forget(changed)
                 rewriter.write(pages, view.commit)
-
-    def _forget(self, pages: list[int]) -> None:
-        for pgno in pages:
-            self._have[pgno] = 0
 
 
 class _Stopped(Exception):
     """The hydrator was closed."""
+
+
+def _private_file() -> int:
+    file, name = tempfile.mkstemp(prefix="vfsstream-hydrated-")
+    os.unlink(name)
+    return file
 
 
 def _spooled(spool: int, pgnos: list[int], size: int) -> Iterator[tuple[int, bytes]]:
