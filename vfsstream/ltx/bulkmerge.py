@@ -66,10 +66,10 @@ def merge_in_bulk(
     share = _share(inputs)
     for rank, (source, name) in enumerate(zip(inputs, names, strict=True)):
         if isinstance(source, Known) and legacy:
-            source = source.chunks
+            source = source.chunks()
         if isinstance(source, Known):
             found.append(source.header)
-            lots[rank] = rows_of_known(source, rank, name)
+            lots[rank] = rows_of_known(source, rank, name, share)
         elif isinstance(source, bytes):
             found.append(headers[rank] if headers else Header.unpack(source, name))
             whole.append(WholeFile(rank, found[rank], source, name))
@@ -104,8 +104,8 @@ def merge_in_bulk(
 
 
 def _share(inputs: Sequence[bytes | Iterable[bytes] | Known]) -> int:
-    """Bytes of pages that each input that must be decoded may be ahead."""
-    count = sum(not isinstance(source, bytes | Known) for source in inputs)
+    """Bytes that each input that is not in memory may be ahead."""
+    count = sum(not isinstance(source, bytes) for source in inputs)
     return min(_SHARE, _AHEAD // max(1, count))
 
 

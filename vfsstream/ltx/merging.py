@@ -106,7 +106,7 @@ def merge(
 def _chunks(source: bytes | Iterable[bytes] | Known) -> Iterable[bytes]:
     if isinstance(source, bytes):
         return [source]
-    return source.chunks if isinstance(source, Known) else source
+    return source.chunks() if isinstance(source, Known) else source
 
 
 def _copy(stretch: _Stretch, encoder: Encoder, legacy: bool) -> None:

@@ -106,40 +106,40 @@ def _converted(run: Run, legacy: bool) -> list[bytes]:
     ]
 
 
-def rows_of_known(known: Known, rank: int, name: str | None) -> Iterator[tuple[Rows, bytes]]:
+def rows_of_known(known: Known, rank: int, name: str | None, piece: int) -> Iterator[tuple[Rows, bytes]]:
     """The rows of the file, and for each lot of them the buffer in which their frames lie.
+
+    Args:
+        piece: bytes to read at once; at least one frame.
 
     Raises:
         LtxError: the bytes are not those that are remembered; known only at the end.
     """
-    records = iter(known.records)
+    records, more = iter(known.records), True
     pending: npt.NDArray[np.void] = np.empty(0, RECORD)
     ends: npt.NDArray[np.int64] = np.empty(0, np.int64)  # of the frames pending, from the first one's start
-    size = checksum = 0
-    rest, skipped = b"", HEADER_SIZE
-    for chunk in known.chunks:
-        size += len(chunk)
-        checksum = crc64(chunk, checksum)
-        data = rest + chunk if rest else chunk
-        if skipped:
-            if len(data) < skipped:
-                rest = data
-                continue
-            data, skipped = data[skipped:], 0
-        while (not len(ends) or ends[-1] <= len(data)) and (more := next(records, None)) is not None:
-            pending = np.concatenate((pending, np.frombuffer(more, RECORD)))
-            ends = np.cumsum(pending["size"], dtype=np.int64)
-        count = int(np.searchsorted(ends, len(data), "right"))
-        if not count:
-            rest = data if len(pending) else b""
-            continue
+    data = known.read(HEADER_SIZE)
+    size, checksum = len(data), crc64(data)
+    while True:
+        while more and (not len(ends) or ends[-1] <= piece):
+            found = next(records, None)
+            more = found is not None
+            if found is not None:
+                pending = np.concatenate((pending, np.frombuffer(found, RECORD)))
+                ends = np.cumsum(pending["size"], dtype=np.int64)
+        if not len(pending):
+            break
+        count = max(1, int(np.searchsorted(ends, piece, "right")))
+        wanted = int(ends[count - 1])
+        data = known.read(wanted)
+        size, checksum = size + len(data), crc64(data, checksum)
+        if len(data) < wanted:
+            break
         yield _remembered(pending[:count], rank, ends[:count]), data
-        rest = data[int(ends[count - 1]) :] if count < len(pending) else b""
-        pending = pending[count:]
-        ends = ends[count:] - ends[count - 1]
-    for more in records:
-        pending = np.concatenate((pending, np.frombuffer(more, RECORD)))
-    if len(pending) or (size, checksum) != (known.size, known.checksum):
+        pending, ends = pending[count:], ends[count:] - wanted
+    while data := known.read(piece):
+        size, checksum = size + len(data), crc64(data, checksum)
+    if (size, checksum) != (known.size, known.checksum):
         raise LtxError(f"{size} bytes that are not the {known.size} that were verified earlier", name=name)
 
 

@@ -177,34 +177,32 @@ class Compactor:
 
     def _open(self, infos: Sequence[FileInfo], aids: _Aids, stack: contextlib.ExitStack) -> list[_Input]:
         """Every input with its header read. Small files are fetched whole, several at once."""
+        piece = max(PIECE, min(_LARGEST_PIECE, _PIECES // len(infos)))
+        if not _is_bulk(infos):
+            aids.sums = None
         if self.replica.store.kind == "file":  # a disk gives no more to many readers
-            piece = max(PIECE, min(_LARGEST_PIECE, _PIECES // len(infos)))
-            sources = [self._source(info, aids, piece) for info in infos]
+            sources = [self._source(info, aids, piece, stack) for info in infos]
         else:
-            sources = side_by_side(lambda info: self._source(info, aids), infos, _PARALLEL, "compact")
-        bulk = _is_bulk(infos)
+            sources = side_by_side(
+                lambda info: self._source(info, aids, piece, stack), infos, _PARALLEL, "compact"
+            )
         opened: list[_Input] = []
         for info, source in zip(infos, sources, strict=True):
-            first = source if isinstance(source, bytes) else _head(source, stack)
             name = self.replica.key(info)
-            header = Header.unpack(first, name)
+            if isinstance(source, Known):
+                header = source.header
+            else:
+                first = source if isinstance(source, bytes) else _head(source, stack)
+                header = Header.unpack(first, name)
+                if not isinstance(source, bytes):
+                    source = chain([first], source)
             header.check_span(info.min_txid, info.max_txid, name)
-            if isinstance(source, bytes):
-                opened.append(_Input(info, name, header, source))
-                continue
-            chunks = chain([first], source)
-            noted = aids.sums.find(info) if bulk and aids.sums is not None else None
-            if noted is None:
-                opened.append(_Input(info, name, header, chunks))
-                continue
-            aids.used = True
-            aids.noted.append(info)
-            opened.append(
-                _Input(info, name, header, Known(header, noted.size, noted.checksum, chunks, noted.records))
-            )
+            opened.append(_Input(info, name, header, source))
         return opened
 
-    def _source(self, info: FileInfo, aids: _Aids, piece: int = PIECE) -> bytes | Iterator[bytes]:
+    def _source(
+        self, info: FileInfo, aids: _Aids, piece: int, stack: contextlib.ExitStack
+    ) -> bytes | Iterator[bytes] | Known:
         self._check()
         if info.level == 0 and (path := aids.local(info.min_txid)) is not None:
             aids.used = True
@@ -212,9 +210,28 @@ class Compactor:
                 return _from_file(path, piece)
         if info.size <= _WHOLE:
             return self.replica.fetch(info).data
-        if self.replica.store.kind == "file":
-            return self._pieces(info, piece)
-        return self.replica.stream(info)
+        if aids.sums is not None and (note := aids.sums.find(info)) is not None:
+            aids.used = True
+            aids.noted.append(info)
+            header = Header.unpack(self.replica.fetch(info, 0, HEADER_SIZE).data, self.replica.key(info))
+            return Known(header, note.size, note.checksum, self._reader(info, stack), note.records)
+        return self._pieces(info, piece) if self.replica.store.kind == "file" else self.replica.stream(info)
+
+    def _reader(self, info: FileInfo, stack: contextlib.ExitStack) -> Callable[[int], bytes]:
+        """Gives the next bytes of a file: in a folder exactly those are read, elsewhere a stream is cut."""
+        if self.replica.store.kind != "file":
+            stream = self.replica.stream(info)
+            _close_with(stack, stream)
+            return _Cutter(stream).read
+        at = 0
+
+        def read(size: int) -> bytes:
+            nonlocal at
+            data = self.replica.fetch(info, at, size).data
+            at += len(data)
+            return data
+
+        return read
 
     def _pieces(self, info: FileInfo, piece: int) -> Iterator[bytes]:
         for offset in range(0, info.size, piece):
@@ -230,10 +247,35 @@ class Compactor:
             raise Interrupted("compaction stopped")
 
 
-def _head(source: Iterator[bytes], stack: contextlib.ExitStack) -> bytes:
-    """The first bytes of a stream, at least a header unless it ends before."""
+class _Cutter:
+    """Chunks of any size as pieces of the sizes wanted."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = memoryview(b"")
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, fewer at the end."""
+        parts: list[memoryview] = []
+        while size:
+            if not self._rest:
+                self._rest = memoryview(next(self._chunks, b""))
+                if not self._rest:
+                    break
+            parts.append(self._rest[:size])
+            size -= len(parts[-1])
+            self._rest = self._rest[len(parts[-1]) :]
+        return b"".join(parts)
+
+
+def _close_with(stack: contextlib.ExitStack, source: Iterator[bytes]) -> None:
     if hasattr(source, "close"):
         stack.callback(source.close)
+
+
+def _head(source: Iterator[bytes], stack: contextlib.ExitStack) -> bytes:
+    """The first bytes of a stream, at least a header unless it ends before."""
+    _close_with(stack, source)
     first = next(source, b"")
     while len(first) < HEADER_SIZE and (more := next(source, b"")):
         first += more
