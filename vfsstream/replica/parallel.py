@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from contextvars import copy_context
 from typing import TypeVar
 
 __all__ = ["side_by_side"]
@@ -44,7 +45,7 @@ def side_by_side(function: Callable[[T], R], items: Iterable[T], limit: int, nam
                 failures[number] = error
 
     threads = [
-        threading.Thread(target=work, name=f"vfsstream-{name}-{number}", daemon=True)
+        threading.Thread(target=copy_context().run, args=(work,), name=f"vfsstream-{name}-{number}", daemon=True)
         for number in range(min(limit, len(wanted)))
     ]
     for thread in threads:

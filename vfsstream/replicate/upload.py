@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from vfsstream.replica import Replica
 from vfsstream.replicate.lease import Lease
 from vfsstream.replicate.localfiles import LocalFiles, disk_errors
 from vfsstream.replicate.reconcile import Behind, Standing, behind, compare
+from vfsstream.stores.deadline import stoppable
 from vfsstream.stores.smallfile import replace_file
 
 __all__ = ["Uploader"]
@@ -91,8 +93,13 @@ class Uploader:
             ForkDetected, LeaseHeld: the replica is somebody else's.
             Interrupted: :attr:`interrupted` was set.
         """
-        with disk_errors("read", self.local.level0):
+        self._check_interrupted()
+        with disk_errors("read", self.local.level0), stoppable(self.interrupted):
             return self._run(position)
+
+    def _check_interrupted(self) -> None:
+        if self.interrupted.is_set():
+            raise Interrupted("the upload was interrupted")
 
     def _run(self, position: TXID) -> TXID:
         if self.lease is not None and (self.position is None or self.position < position):
@@ -229,7 +236,7 @@ class Uploader:
                 while waiting or running:
                     while waiting and len(running) < self._concurrency:
                         txid = waiting.pop()
-                        running[pool.submit(self._put, txid)] = txid
+                        running[pool.submit(copy_context().run, self._put, txid)] = txid
                     finished, _ = wait(running, return_when=FIRST_COMPLETED)
                     for future in finished:
                         txid = running.pop(future)
@@ -243,8 +250,7 @@ class Uploader:
                 raise
 
     def _put(self, txid: TXID) -> _Sent:
-        if self.interrupted.is_set():
-            raise Interrupted("the upload was interrupted")
+        self._check_interrupted()
         path = self.local.path(txid)
         try:
             size = path.stat().st_size

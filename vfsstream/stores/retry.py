@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from vfsstream.errors import AlreadyExists, DeadlineExceeded, Interrupted, NotFound, StoreError
 from vfsstream.stores.base import Fetched, ObjectInfo, Source, Store, chunks_of
-from vfsstream.stores.deadline import deadline, nearest_end
+from vfsstream.stores.deadline import deadline, nearest_end, pause
 from vfsstream.stores.wrapper import StoreWrapper
 
 __all__ = ["POLICIES", "RetryPolicy", "RetryStore", "call_with_retry", "finish_with_retry", "policy_for"]
@@ -96,14 +96,14 @@ class _Attempts:
         out_of_time = left is not None and left <= 0
         if self.failures >= self.policy.attempts and not out_of_time:
             raise error
-        pause = self.policy.pause(self.failures, random.random())
-        if out_of_time or isinstance(error, DeadlineExceeded) or (left is not None and left < pause):
+        seconds = self.policy.pause(self.failures, random.random())
+        if out_of_time or isinstance(error, DeadlineExceeded) or (left is not None and left < seconds):
             raise DeadlineExceeded(
                 f"{self.what}: gave up after {time.monotonic() - self.started:.0f} s"
                 f" and {self.failures} {'try' if self.failures == 1 else 'tries'}: {cause.message}",
                 hint=cause.hint,
             ) from cause
-        if self.stop.wait(pause):
+        if pause(seconds, self.stop):
             raise Interrupted(f"{self.what}: stopped while waiting to try again: {error.message}") from error
 
 
