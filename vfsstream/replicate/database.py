@@ -140,8 +140,8 @@ class Database(LocalDatabase):
         while True:
             try:
                 self.sync()
-                if self._position > 0 and self.upload() < self.sync():
-                    self.upload()  # after a rebase the content has a higher TXID than before
+                if self._position > 0 and self._upload(deadline) < self.sync():
+                    self._upload(deadline)  # after a rebase the content has a higher TXID than before
                 if not stop.is_set():
                     self.ensure_base(deadline)
                 return None
@@ -184,7 +184,7 @@ class Database(LocalDatabase):
         if not self._upload_lock.acquire(blocking=False):
             return
         try:
-            self.upload()
+            self._upload_now()
         except VfsstreamError:
             pass  # noted where it happened
         finally:
@@ -213,29 +213,40 @@ class Database(LocalDatabase):
         Raises:
             StoreError, ForkDetected, LeaseHeld, Interrupted.
         """
-        with self._upload_lock:
-            uploader = self._uploader
-            if uploader is None:
-                raise DatabaseError(f"{self.path} is not open")
-            if deadline is not None and time.monotonic() >= deadline:
-                raise DeadlineExceeded(f"no time left to upload {self.path}")
-            now = time.monotonic()
-            due = now >= self._contact_due and (uploader.position or 0) < self._position
-            if uploader.position is None or self._must_compare or due:
-                self._must_compare = False
-                uploader.forget_contact()
-                self._contact_due = now + self.settings.contact_interval.total_seconds()
-            try:
-                reached = uploader.run(self._position)
-            except (StoreError, ConflictError, LtxError, DatabaseError) as error:
-                self._upload_failed(error)
-                raise
-            failures = self._upload_backoff.succeeded()
-            self._upload_error, self._last_upload_at = None, datetime.now(UTC)
-            self._lag.uploaded(reached)
-            if failures:
-                self._emit(events.Recovered(str(self.path), events.now(), "upload", failures))
-            return reached
+        if deadline is not None and time.monotonic() >= deadline:
+            raise DeadlineExceeded(f"no time left to upload {self.path}")
+        return self._upload(deadline)
+
+    def _upload(self, deadline: float | None) -> TXID:
+        """At least one attempt, unless another thread is at it until the deadline."""
+        if not self._upload_lock.acquire(timeout=_seconds_until(deadline)):
+            raise DeadlineExceeded(f"another thread has not finished an upload of {self.path} in time")
+        try:
+            return self._upload_now()
+        finally:
+            self._upload_lock.release()
+
+    def _upload_now(self) -> TXID:
+        uploader = self._uploader
+        if uploader is None:
+            raise DatabaseError(f"{self.path} is not open")
+        now = time.monotonic()
+        due = now >= self._contact_due and (uploader.position or 0) < self._position
+        if uploader.position is None or self._must_compare or due:
+            self._must_compare = False
+            uploader.forget_contact()
+            self._contact_due = now + self.settings.contact_interval.total_seconds()
+        try:
+            reached = uploader.run(self._position)
+        except (StoreError, ConflictError, LtxError, DatabaseError) as error:
+            self._upload_failed(error)
+            raise
+        failures = self._upload_backoff.succeeded()
+        self._upload_error, self._last_upload_at = None, datetime.now(UTC)
+        self._lag.uploaded(reached)
+        if failures:
+            self._emit(events.Recovered(str(self.path), events.now(), "upload", failures))
+        return reached
 
     def compare_again(self) -> None:
         """The replica lost files: before anything else, compare it with the local files and upload what it lacks."""
@@ -273,10 +284,10 @@ class Database(LocalDatabase):
                 wanted = self.sync()
                 if wanted == 0 and self._capture is None:
                     raise DatabaseError(f"{self.path} does not exist")
-                reached = self.upload()
+                reached = self._upload(deadline)
                 if reached >= self._position and self._position > 0:
                     wanted = self.sync()  # after a rebase the content has a higher TXID than before
-                    if self.upload() >= wanted:
+                    if self._upload(deadline) >= wanted:
                         if self.needs_snapshot:
                             (give_base or self.ensure_base)(deadline)
                         return wanted
@@ -300,7 +311,7 @@ class Database(LocalDatabase):
 
         if not self.needs_snapshot:
             return
-        if not self._base_lock.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic())):
+        if not self._base_lock.acquire(timeout=_seconds_until(deadline)):
             raise DeadlineExceeded(f"another thread has not finished a snapshot of {self.path} in time")
         try:
             if self.needs_snapshot:
@@ -409,3 +420,8 @@ class Database(LocalDatabase):
     def __repr__(self) -> str:
         reached = self.replica_position
         return f"<Database {self.path} txid={self._position} replica={reached if reached is not None else '?'}>"
+
+
+def _seconds_until(deadline: float | None) -> float:
+    """As a lock's time limit."""
+    return -1 if deadline is None else max(0.0, deadline - time.monotonic())
