@@ -72,18 +72,20 @@ class LocalFiles:
     def prepare(self) -> None:
         """Make the directories with the mode and owner of the database's directory; remove temporary files."""
         with disk_errors("make directory", self.level0):
-            for directory in (self.meta_dir, self.meta_dir / "ltx", self.level0, self.own):
-                if not directory.exists():
-                    parent = self.database.parent.stat()
+            parent = os.stat(self.database.parent)
+            for directory in (self.meta_dir, self.level0.parent, self.level0, self.own):
+                if not os.path.isdir(directory):
                     directory.mkdir(mode=stat.S_IMODE(parent.st_mode), parents=True, exist_ok=True)
                     self._give(directory, parent)
         self.remove_temporary()
 
     def remove_temporary(self) -> None:
         """Delete what a killed process left unfinished."""
-        for path in self.meta_dir.rglob(f"*{_TEMP}"):
-            with contextlib.suppress(OSError):
-                path.unlink()
+        for folder, _, names in os.walk(self.meta_dir):
+            for name in names:
+                if name.endswith(_TEMP):
+                    with contextlib.suppress(OSError):
+                        os.unlink(os.path.join(folder, name))
 
     def lock(self) -> None:
         """Take the lock of this meta directory for the life of the process.

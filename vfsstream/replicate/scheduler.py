@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
@@ -44,13 +45,18 @@ class Scheduler:
 
     Args:
         lock: guards what is said to be guarded by the scheduler's lock; its owner may share it.
+        wanted: gives the databases to look at; called with the lock held.
     """
 
-    def __init__(self, settings: ServiceSettings, lock: threading.Lock) -> None:
+    def __init__(
+        self, settings: ServiceSettings, lock: threading.Lock, wanted: Callable[[], tuple[Managed, ...]]
+    ) -> None:
         self._settings = settings
         self._lock = lock
         self._idle = threading.Condition(lock)
+        self._wanted = wanted
         self._active: tuple[Managed, ...] = ()  # replaced, never changed; guarded by _lock
+        self._stale = False  # guarded by _lock
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._pools: dict[_Kind, ThreadPoolExecutor] = {}
@@ -78,16 +84,27 @@ class Scheduler:
 
     @property
     def active(self) -> tuple[Managed, ...]:
-        """What is looked at."""
+        """What is looked at. The lock is not held."""
+        self._ask()
         return self._active
 
-    def set_active(self, active: tuple[Managed, ...]) -> None:
-        """Look at these from now on. The lock is held."""
+    def refresh(self) -> None:
+        """What is to be looked at has changed. The lock is held."""
         assert self._lock.locked()
-        self._active = active
-        self._lookout.watch(
-            [(managed.database, managed) for managed in active], round_for(managed.interval for managed in active)
-        )
+        if not self._stale:  # a thousand changes, one look at all
+            self._stale = True
+            self._lookout.wake()
+
+    def _ask(self) -> None:
+        with self._lock:
+            if not self._stale:
+                return
+            self._stale = False
+            active = self._active = self._wanted()
+            self._lookout.watch(
+                [(managed.database, managed) for managed in active],
+                round_for(managed.interval for managed in active),
+            )
 
     def stop(self, deadline: float) -> None:
         """Look no more; jobs that run go on."""
@@ -121,6 +138,7 @@ class Scheduler:
             self._lookout.close()
 
     def _once(self) -> None:
+        self._ask()
         for managed in self._lookout.due():
             self._submit(managed, "capture")
         if self._lookout.in_round:

@@ -54,7 +54,8 @@ class Service:
         self._observer = observer
         self._lock = threading.Lock()
         self._managed: dict[str, Managed | None] = {}  # None: being registered; guarded by _lock
-        self._scheduler = Scheduler(self.settings, self._lock)
+        self._replicas: dict[str, Managed] = {}  # by what they are; guarded by _lock
+        self._scheduler = Scheduler(self.settings, self._lock, self._enabled)
         self._result: ServiceResult | None = None
 
     # --- databases ------------------------------------------------------------------------------------------
@@ -97,14 +98,14 @@ class Service:
                 del self._managed[key]
             raise
         with self._lock:
-            taken = next((m for m in self._managed.values() if m and m.replica == managed.replica), None)
-            if taken is None:
+            taken = self._replicas.setdefault(managed.replica, managed)
+            if taken is managed:
                 self._managed[key] = managed
                 managed.enabled = enabled
-                self._refresh()
+                self._scheduler.refresh()
             else:
                 del self._managed[key]
-        if taken is not None:
+        if taken is not managed:
             managed.database.close(time.monotonic())
             managed.database.replica.close()
             raise UsageError(
@@ -137,10 +138,9 @@ class Service:
         parts.append(Maintenance(database, timetable, observer=self._tell, stop=stop))
         return Managed(database, parts[0], stop, opened.describe())
 
-    def _refresh(self) -> None:
-        """Rebuild the list that the scheduler walks. The lock is held."""
-        assert self._lock.locked()
-        self._scheduler.set_active(tuple(m for m in self._managed.values() if m is not None and m.enabled))
+    def _enabled(self) -> tuple[Managed, ...]:
+        """What the scheduler looks at. The lock is held."""
+        return tuple(m for m in self._managed.values() if m is not None and m.enabled)
 
     def unregister(self, path: str | os.PathLike[str], timeout: float = 30.0) -> CloseResult | None:
         """Upload the rest, close and forget a database; ``None`` when it is not registered."""
@@ -153,6 +153,7 @@ class Service:
         with self._lock:
             if self._managed.get(key) is managed:
                 del self._managed[key]
+                self._replicas.pop(managed.replica, None)
         return result
 
     def stop_database(self, path: str | os.PathLike[str], timeout: float = 30.0) -> CloseResult | None:
@@ -179,7 +180,7 @@ class Service:
         managed.database.open()
         with self._lock:
             managed.enabled = True
-            self._refresh()
+            self._scheduler.refresh()
         return True
 
     def _find(self, path: str | os.PathLike[str]) -> Managed:
@@ -195,7 +196,7 @@ class Service:
             managed = self._managed.get(key)
             if managed is not None:
                 managed.enabled = False
-                self._refresh()
+                self._scheduler.refresh()
         return managed
 
     def _shut(self, managed: Managed, deadline: float) -> CloseResult:
@@ -334,7 +335,7 @@ class Service:
             for managed in everyone.values():
                 managed.enabled = False
                 managed.stop.set()
-            self._refresh()
+            self._scheduler.refresh()
         results = self._close_all(everyone, deadline)
         self._scheduler.end_workers(wait=all(result.error is None for result in results.values()))
         for managed in everyone.values():
