@@ -54,6 +54,23 @@ def test_bridges(files: dict[int, list[FileInfo]], expected: list[tuple[int, int
     assert [(one.min_txid, one.max_txid) for one in bridge(files, 5)] == expected
 
 
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        # A full image makes every page another version: not while anything else leads on.
+        ({9: [info(1, 12, 9)], 0: [info(6, 6), info(7, 7)]}, [(6, 6), (7, 7), (1, 12)]),
+        ({9: [info(1, 7, 9)], 0: [info(6, 6), info(7, 7), info(8, 8)]}, [(6, 6), (7, 7), (8, 8)]),
+        ({9: [info(1, 7, 9)], 0: [info(8, 8)]}, [(1, 7), (8, 8)]),
+        ({9: [info(1, 9, 9)], 1: [info(4, 8, 1)], 0: [info(9, 9)]}, [(4, 8), (9, 9)]),
+        # Of two that reach as far, the one that holds less of what is known.
+        ({1: [info(3, 8, 1)], 2: [info(2, 8, 2)]}, [(3, 8)]),
+        ({}, []),
+    ],
+)
+def test_bridges_that_keep_what_is_here(files: dict[int, list[FileInfo]], expected: list[tuple[int, int]]) -> None:
+    assert [(one.min_txid, one.max_txid) for one in bridge(files, 5, sparing=True)] == expected
+
+
 def test_another_history() -> None:
     known = [info(1, 5, 9, 1000), info(6, 6)]
     assert another_history({9: [info(1, 5, 9, 1000)], 0: [info(6, 6), info(7, 7)]}, known, 6) is None

@@ -72,11 +72,15 @@ def due_levels(pace: Pace, now: float, listed: Mapping[int, float], active: bool
     return [level for level in LEVELS if now - listed.get(level, 0.0) >= level_interval(pace, level, active)]
 
 
-def bridge(files: Mapping[int, Sequence[FileInfo]], txid: int) -> list[FileInfo]:
+def bridge(files: Mapping[int, Sequence[FileInfo]], txid: int, *, sparing: bool = False) -> list[FileInfo]:
     """The files that lead furthest on from a TXID, in order; empty when there is nothing new or a gap.
 
     Each step takes the file that reaches furthest among those that connect; of equals the one that starts
     earliest, then the higher level: it will live longest.
+
+    Args:
+        sparing: of equals the one that starts latest, and a full image only where nothing else connects. For files
+            with transactions that are not known yet: each page in them counts as changed, and is fetched again.
     """
     candidates = [info for level in files.values() for info in level]
     plan: list[FileInfo] = []
@@ -84,7 +88,10 @@ def bridge(files: Mapping[int, Sequence[FileInfo]], txid: int) -> list[FileInfo]
         fitting = [info for info in candidates if info.min_txid <= txid + 1 and info.max_txid > txid]
         if not fitting:
             return plan
-        best = max(fitting, key=lambda info: (info.max_txid, -info.min_txid, info.level))
+        if sparing:
+            best = max(fitting, key=lambda info: (info.min_txid > 1, info.max_txid, info.min_txid, info.level))
+        else:
+            best = max(fitting, key=lambda info: (info.max_txid, -info.min_txid, info.level))
         plan.append(best)
         txid = best.max_txid
 

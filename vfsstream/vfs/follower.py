@@ -214,14 +214,18 @@ class Follower:
         if full:
             self._relist()
             return
-        if self._predict and 0 not in due:
-            self._follow_by_name()
-        else:
-            self._list_next()
+        self._next(listing=0 in due)
         for level in due:
             if level > 0:
                 self._list_compacted(level)
         self._look_at_gap()
+
+    def _next(self, *, listing: bool) -> None:
+        """Follow level 0."""
+        if self._predict and not listing:
+            self._follow_by_name()
+        else:
+            self._list_next()
 
     def _follow_by_name(self) -> None:
         moved = False
@@ -301,6 +305,9 @@ class Follower:
         files = [info for info in self._list(level, start) if info.max_txid > self._seen.get(level, 0)]
         if level == LEVELS[-1]:
             files = files[-1:]
+        if files and files[-1].max_txid > self._database.current.view.txid:
+            # Transactions one by one first: in a compacted file every page counts as changed up to its end.
+            self._next(listing=False)
         for info in files:
             if info.min_txid > self._database.current.view.txid + 1:
                 self._relist()
@@ -318,7 +325,7 @@ class Follower:
             self._restart(reason)
             return
         self._suspect = None
-        plan = bridge(files, view.txid)
+        plan = bridge(files, view.txid, sparing=True)
         for loaded in read_plan_files(self._replica, plan) if plan else []:
             self._apply(loaded)
         self._repoint(files)
