@@ -308,3 +308,33 @@ def test_a_large_index_is_written_in_chunks() -> None:
         encoder.add_frame(pgno, pgno.to_bytes(4, "big") + frame[4:], content)
     encoder.finish()
     assert sum(len(batch.pgnos) for batch in Decoder(out).batches()) == count
+
+
+@pytest.mark.parametrize("page_size", [512, 4096, 65536])
+@pytest.mark.parametrize("tracked", [False, True])
+def test_pages_in_batches_make_the_same_file_as_pages_one_by_one(page_size: int, tracked: bool) -> None:
+    count = 300 if page_size < 65536 else 7
+    head = header(page_size=page_size, commit=count, flags=0 if tracked else 2)
+    pages = [(pgno, page(pgno, page_size)) for pgno in range(1, count + 1)]
+    single: list[bytes] = []
+    encoder = Encoder(head, single.append)
+    for pgno, content in pages:
+        encoder.add_page(pgno, content)
+    encoder.finish()
+    assert b"".join(encode(head, pages)) == b"".join(single)
+
+
+@pytest.mark.parametrize(
+    ("pages", "message"),
+    [
+        ([(1, page(1)), (2, page(2)[:-1])], "page 2 of 511 bytes"),
+        ([(1, page(1)), (3, page(3))], "a snapshot must hold page 2"),
+        ([(2, page(2)), (1, page(1))], "a snapshot must hold page 1"),
+        ([(1, page(1)), (2, page(2)), (2, page(2)), (3, page(3))], "page 2 after page 2"),
+        ([(1, page(1)), (3, page(3)), (2, page(2)), (4, page(3))], "a snapshot must hold page 2"),
+        ([(1, page(1)), (2, page(2)), (3, page(3)), (4, page(4))], "above the database size"),
+    ],
+)
+def test_a_batch_is_held_to_every_rule(pages: list[tuple[int, bytes]], message: str) -> None:
+    with pytest.raises(LtxError, match=message):
+        Encoder(header(), lambda chunk: None).add_pages(pages)

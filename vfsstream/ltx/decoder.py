@@ -10,7 +10,7 @@ from typing import NamedTuple
 from vfsstream.errors import LtxError
 from vfsstream.ltx.bulk import block_size, inflate_frames, stored_head
 from vfsstream.ltx.checksum import FLAG, crc64, page_checksum, rolling_checksum
-from vfsstream.ltx.encoder import PageOrder, Trailer, index_pieces
+from vfsstream.ltx.encoder import Trailer, index_pieces
 from vfsstream.ltx.frames import (
     BLOCK,
     END_MARKER,
@@ -22,6 +22,7 @@ from vfsstream.ltx.frames import (
 )
 from vfsstream.ltx.header import HEADER_SIZE, Header
 from vfsstream.ltx.index import TAIL_SIZE, TRAILER_SIZE, PageIndex
+from vfsstream.ltx.order import PageOrder
 
 __all__ = ["Batch", "Decoder", "Run"]
 

@@ -6,7 +6,7 @@ import struct
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, islice, repeat
 from typing import TYPE_CHECKING
 
 from vfsstream.errors import LtxError
@@ -16,21 +16,27 @@ from vfsstream.ltx.frames import (
     END_MARKER,
     FRAME_HEAD,
     PAGE_HEAD,
+    compress,
     encode_frame,
     encode_legacy_frame,
 )
 from vfsstream.ltx.header import HEADER_SIZE, Header
 from vfsstream.ltx.index import TRAILER_SIZE, encode_entries
+from vfsstream.ltx.order import PageOrder
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["Encoder", "PageOrder", "Trailer", "encode", "index_pieces"]
+__all__ = ["Encoder", "Trailer", "encode", "in_batches", "index_pieces"]
+
+_Page = tuple[int, bytes | memoryview]
 
 _TRAILER = struct.Struct(">QQ")
 _CHUNK = 1 << 20
 _PIECE = 1 << 13
+_BATCH = 128 << 10
+"""Bytes of pages compressed one after the other: what stays in the processor's cache with what becomes of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,74 +80,6 @@ class Trailer:
             raise LtxError("a database of no pages in a file that tracks no checksums")
 
 
-class PageOrder:
-    """The rule which page may come next. Also knows when a snapshot is complete.
-
-    Args:
-        header: of the file.
-        strict: refuse pages above commit.
-    """
-
-    __slots__ = ("_ceiling", "_commit", "_complete", "_lock", "last")
-
-    def __init__(self, header: Header, *, strict: bool = True) -> None:
-        self.last = 0
-        self._commit = header.commit
-        self._ceiling = header.commit if strict else (1 << 32) - 1
-        self._lock = header.lock_pgno
-        self._complete = header.is_snapshot
-
-    def add(self, pgno: int) -> None:
-        """Accept the next page.
-
-        Raises:
-            LtxError: it may not follow.
-        """
-        last = self.last
-        if pgno != last + 1 or pgno > self._ceiling or pgno == self._lock:
-            self._judge(pgno, last)
-        self.last = pgno
-
-    def add_all(self, pgnos: npt.NDArray[np.uint32]) -> None:
-        """Accept many pages; errors as for :meth:`add`."""
-        first, last = int(pgnos[0]), int(pgnos[-1])
-        plain = first > self.last and last <= self._ceiling and bool((pgnos[1:] > pgnos[:-1]).all())
-        gapless = first == self.last + 1 and last - first + 1 == len(pgnos)
-        if plain and not first <= self._lock <= last and (gapless or not self._complete):
-            self.last = last
-            return
-        for pgno in pgnos.tolist():
-            self.add(pgno)
-
-    def _judge(self, pgno: int, last: int) -> None:
-        if pgno == 0:
-            raise LtxError("page number 0")
-        if pgno <= last:
-            raise LtxError(f"page {pgno} after page {last}")
-        if pgno == self._lock:
-            raise LtxError(f"page {pgno} is the lock page, which is never stored")
-        if pgno > self._ceiling:
-            raise LtxError(f"page {pgno} above the database size of {self._commit} pages")
-        if self._complete and pgno <= self._commit:
-            self._require(pgno, last)
-
-    def _require(self, pgno: int, last: int) -> None:
-        missing = last + 2 if last + 1 == self._lock else last + 1
-        if missing < pgno:
-            raise LtxError(f"page {pgno} after page {last}: a snapshot must hold page {missing}")
-
-    def finish(self) -> None:
-        """Declare the end of the pages.
-
-        Raises:
-            LtxError: a snapshot that lacks pages.
-        """
-        if self._complete and self.last < self._commit:
-            missing = self.last + 2 if self.last + 1 == self._lock else self.last + 1
-            if missing <= self._commit:
-                raise LtxError(f"snapshot ends at page {self.last} of {self._commit}")
-
-
 class Encoder:
     """Writes one LTX file. Holds about eight bytes for each page and a chunk of about 1 MiB.
 
@@ -179,6 +117,33 @@ class Encoder:
             raise LtxError(f"page {pgno} of {len(page)} bytes, expected {self.header.page_size}")
         self.add_frame(pgno, self._encode(pgno, page), page)
 
+    def add_pages(self, pages: Sequence[_Page]) -> None:
+        """Compress and append some pages; errors as for :meth:`add_page`. What was added before an error is no file."""
+        page_size = self.header.page_size
+        pgnos = [pgno for pgno, _ in pages]
+        whole = {len(page) for _, page in pages} == {page_size}
+        simple = whole and not self._track and self._encode is encode_frame
+        if not simple or not self._order.add_run(pgnos):
+            for pgno, page in pages:
+                self.add_page(pgno, page)
+            return
+        self._join()
+        blocks = [compress(page, store_size=False) for _, page in pages]
+        sizes = [len(block) for block in blocks]
+        heads = list(map(FRAME_HEAD.pack, pgnos, repeat(BLOCK), sizes))
+        crc = self._crc
+        for head, (_, page) in zip(heads, pages, strict=True):
+            crc = crc64(page, crc64(head, crc))
+        self._crc = crc
+        self._pgnos.extend(pgnos)
+        self._sizes.extend([size + FRAME_HEAD.size for size in sizes])
+        parts: list[bytes] = [b""] * (2 * len(blocks))
+        parts[0::2], parts[1::2] = heads, blocks
+        self._parts += parts
+        self._pending += sum(sizes) + FRAME_HEAD.size * len(sizes)
+        if self._pending >= _CHUNK:
+            self._flush()
+
     def add_frame(self, pgno: int, frame: bytes, page: bytes | bytearray | memoryview) -> None:
         """Append a frame made elsewhere, as it is. The caller answers that ``frame`` holds ``page``.
 
@@ -213,8 +178,9 @@ class Encoder:
         Raises:
             LtxError: a page may not come here.
         """
-        for pgno in pgnos:
-            self._order.add(pgno)
+        if not self._order.add_run(pgnos):
+            for pgno in pgnos:
+                self._order.add(pgno)
         self._join()
         self._crc = crc64(content, self._crc)
         if self._track:
@@ -315,6 +281,13 @@ class Encoder:
         self._write(chunk)
 
 
+def in_batches(pages: Iterable[_Page], page_size: int) -> Iterator[list[_Page]]:
+    """Pages, a few at a time, for :meth:`Encoder.add_pages`."""
+    rest, count = iter(pages), max(1, _BATCH // page_size)
+    while some := list(islice(rest, count)):
+        yield some
+
+
 def index_pieces(pgnos: array[int], sizes: array[int]) -> Iterator[bytes]:
     """The index entries of contiguous frames, in pieces of bounded size."""
     offset = HEADER_SIZE
@@ -325,9 +298,7 @@ def index_pieces(pgnos: array[int], sizes: array[int]) -> Iterator[bytes]:
         yield encode_entries(pgnos[start : start + _PIECE], offsets, lengths)
 
 
-def encode(
-    header: Header, pages: Iterable[tuple[int, bytes | bytearray | memoryview]], *, legacy: bool = False
-) -> Iterator[bytes]:
+def encode(header: Header, pages: Iterable[_Page], *, legacy: bool = False) -> Iterator[bytes]:
     """A whole LTX file as chunks of about 1 MiB, for a store's ``put``.
 
     Args:
@@ -340,9 +311,8 @@ def encode(
     """
     out: list[bytes] = []
     encoder = Encoder(header, out.append, legacy=legacy)
-    add = encoder.add_page
-    for pgno, page in pages:
-        add(pgno, page)
+    for some in in_batches(pages, header.page_size):
+        encoder.add_pages(some)
         if out:
             yield from out
             out.clear()

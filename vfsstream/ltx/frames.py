@@ -19,6 +19,7 @@ __all__ = [
     "FRAME_HEAD",
     "PAGE_HEAD",
     "as_block_frame",
+    "compress",
     "decode_frame",
     "encode_frame",
     "encode_legacy_frame",
@@ -46,7 +47,7 @@ _COMMON_DESCRIPTOR = b"\x04\x22\x4d\x18\x64\x40\xa7"
 _BLOCK_LIMITS = {4: 1 << 16, 5: 1 << 18, 6: 1 << 20, 7: 1 << 22}
 _STORED = 1 << 31
 
-_compress = lz4.block.compress
+compress = lz4.block.compress
 _decompress = lz4.block.decompress
 _pack = FRAME_HEAD.pack
 
@@ -65,7 +66,7 @@ def max_frame_size(page_size: int) -> int:
 
 def encode_frame(pgno: int, page: bytes | bytearray | memoryview) -> bytes:
     """Compress one page. The caller answers for page number and length."""
-    block: bytes = _compress(page, store_size=False)
+    block: bytes = compress(page, store_size=False)
     return _pack(pgno, BLOCK, len(block)) + block
 
 

@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from vfsstream.errors import DatabaseError, LtxError
 from vfsstream.ltx import Encoder, Header, Trailer
+from vfsstream.ltx.encoder import in_batches
 from vfsstream.ltx.names import TXID, lock_pgno
 from vfsstream.replicate.decide import Captured
 from vfsstream.replicate.fingerprints import Changes, Fingerprints
@@ -126,12 +127,13 @@ class Publisher:
         encoder = Encoder(header, file.write)
         self._changes = changes = Changes()
         count = grown = 0
-        for pgno, page in plan.pages:
-            encoder.add_page(pgno, page)
-            if self._prints is not None:
-                changes.add(pgno, page)
-            count += 1
-            grown += pgno > commit_before
+        for pages in in_batches(plan.pages, after.page_size):
+            encoder.add_pages(pages)
+            for pgno, page in pages:
+                if self._prints is not None:
+                    changes.add(pgno, page)
+                grown += pgno > commit_before
+            count += len(pages)
         expected = growth(commit_before, after.commit, after.page_size)
         if grown != expected:
             raise LtxError(
