@@ -67,7 +67,7 @@ class TXID(int):
 
 def format_name(min_txid: int, max_txid: int) -> str:
     """The file name of the TXID range, as ``0000000000000001-000000000000000a.ltx``."""
-    return f"{min_txid:016x}-{max_txid:016x}.ltx"
+    return "%016x-%016x.ltx" % (min_txid, max_txid)  # noqa: UP031 - an f-string asks TXID in Python: five times slower
 
 
 def parse_name(name: str) -> tuple[TXID, TXID] | None:

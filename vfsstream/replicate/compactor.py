@@ -214,15 +214,17 @@ class Compactor:
             aids.used = True
             aids.noted.append(info)
             header = Header.unpack(self.replica.fetch(info, 0, HEADER_SIZE).data, self.replica.key(info))
-            return Known(header, note.size, note.checksum, self._reader(info, stack), note.records)
+            if self.replica.store.kind == "file":
+                read = self._reader(info)
+            else:
+                stream = self.replica.stream(info)
+                _close_with(stack, stream)
+                read = _Cutter(stream).read
+            return Known(header, note.size, note.checksum, read, note.records)
         return self._pieces(info, piece) if self.replica.store.kind == "file" else self.replica.stream(info)
 
-    def _reader(self, info: FileInfo, stack: contextlib.ExitStack) -> Callable[[int], bytes]:
-        """Gives the next bytes of a file: in a folder exactly those are read, elsewhere a stream is cut."""
-        if self.replica.store.kind != "file":
-            stream = self.replica.stream(info)
-            _close_with(stack, stream)
-            return _Cutter(stream).read
+    def _reader(self, info: FileInfo) -> Callable[[int], bytes]:
+        """Gives the next bytes of a file in a folder."""
         at = 0
 
         def read(size: int) -> bytes:
@@ -234,8 +236,9 @@ class Compactor:
         return read
 
     def _pieces(self, info: FileInfo, piece: int) -> Iterator[bytes]:
-        for offset in range(0, info.size, piece):
-            yield self.replica.fetch(info, offset, piece).data
+        read = self._reader(info)
+        while data := read(piece):
+            yield data
 
     def _interruptible(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
