@@ -182,6 +182,27 @@ def test_an_emergency_is_over_when_the_reader_leaves(case: Case) -> None:
     case.same()
 
 
+def test_no_truncation_waits_for_our_own_reader_while_the_writers_wait(case: Case) -> None:
+    """A commit that came after the seal cannot be copied for as long as we read."""
+
+    def at_point(point: str) -> None:
+        if point == "checkpoint:released":
+            case.write(1)
+
+    patience = timedelta(seconds=20)
+    database = Database(
+        case.path, f"file://{case.replica}", settings=Settings(busy_timeout=patience), at_point=at_point
+    )
+    with database:
+        once(database)
+        case.write()
+        result = database.checkpoint(wait_for_readers=True)
+        assert (result.complete, result.truncated) == (True, False)
+        assert result.stall_seconds < patience.total_seconds()
+        once(database)
+    case.same()
+
+
 WRITER = """
 import apsw, sys, time
 db = apsw.Connection(sys.argv[1])

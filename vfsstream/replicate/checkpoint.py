@@ -152,8 +152,9 @@ def _sealed(
 
 def _truncate(source: Source, result: CheckpointResult) -> CheckpointResult:
     # Our read transaction uses the database file alone now. It lets the log be truncated, but no frame that slipped
-    # in after the seal can be copied and so none can be cut off.
+    # in after the seal can be copied and so none can be cut off. Whoever waited for that would wait for ourselves, and
+    # keep the writers waiting: the next writer begins a new lap anyway, and the file shrinks another time.
     started = time.monotonic()
-    busy, _, _ = source.checkpoint("TRUNCATE")
+    busy, _, _ = source.checkpoint("TRUNCATE", wait=False)
     stall = max(result.stall_seconds, time.monotonic() - started)
     return CheckpointResult(True, result.log_frames, result.done_frames, not busy, stall)

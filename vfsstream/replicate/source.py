@@ -214,9 +214,15 @@ class Source:
             finally:
                 connection.execute("ROLLBACK")
 
-    def checkpoint(self, mode: str) -> tuple[bool, int, int]:
-        """Run ``PRAGMA wal_checkpoint``: (busy, frames in the log, frames in the database)."""
+    def checkpoint(self, mode: str, *, wait: bool = True) -> tuple[bool, int, int]:
+        """Run ``PRAGMA wal_checkpoint``: (busy, frames in the log, frames in the database).
+
+        Args:
+            wait: up to the busy timeout for whoever is in the way.
+        """
         with contextlib.closing(self._connect()) as connection:
+            if not wait:
+                connection.set_busy_timeout(0)
             try:
                 row = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
             except (apsw.BusyError, apsw.LockedError):
