@@ -37,6 +37,7 @@ class Writer:
 
     def __init__(self, replica: Replica, clock: Clock, pages: int = 20) -> None:
         self.path = Path("/data/app.db")
+        self.own_folder: Path | None = None
         self.replica, self.clock = replica, clock
         self.pages = {n: bytes([n]) * PAGE for n in range(1, pages + 1)}
         self.position = TXID(0)
@@ -72,10 +73,6 @@ class Writer:
     def _header(self, first: int) -> Header:
         milliseconds = round(self.clock.at.timestamp() * 1000)
         return Header(PAGE, max(self.pages), TXID(first), self.position, milliseconds)
-
-    @property
-    def own_folder(self) -> Path | None:
-        return None
 
     def local_file(self, txid: int) -> Path | None:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -14,8 +15,11 @@ from vfsstream.ltx.merging import merge_pages
 from vfsstream.plan import FileInfo, restore_plan
 from vfsstream.plan.retention import RetentionPolicy
 from vfsstream.replica import Replica
+from vfsstream.replicate.catalogue import Catalogue
+from vfsstream.replicate.compactor import Compactor
 from vfsstream.replicate.events import Event
 from vfsstream.replicate.maintenance import Maintenance
+from vfsstream.replicate.snapshot import take_snapshot
 from vfsstream.replicate.timetable import (
     Compacted,
     FilesLost,
@@ -97,6 +101,41 @@ def test_an_hour_of_commits() -> None:
         assert event.at.second % 30 <= 8  # on the clock, but for the spread and our steps
     assert world.writer.forgotten >= world.writer.position - 6
     world.check_latest()
+
+
+def test_notes_of_merged_files_stay_as_long_as_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy  # noqa: F401 - merges in bulk are the ones that note
+
+    monkeypatch.setattr("vfsstream.replicate.pagesums.WORTH", 0)
+    world = World(MaintenanceSettings(snapshot_interval=timedelta(hours=2)))
+    world.writer.own_folder = tmp_path
+    world.restart()
+    world.writer.commit()
+    world.pass_time(3610, commit_every=10)
+    files = world.files()
+    made = [info for level in (1, 2, 3, 9) for info in files[level]]
+    notes = {f"{info.level}-{info.min_txid}-{info.max_txid}" for info in made}
+    assert {path.name for path in (tmp_path / "sums").iterdir()} == notes
+    world.pass_time(3 * 24 * 3600, step=60, commit_every=3600)
+    left = [info for level in (1, 2, 3, 9) for info in world.files()[level]]
+    assert not set(made) <= set(left)
+    notes = {f"{info.level}-{info.min_txid}-{info.max_txid}" for info in left}
+    assert {path.name for path in (tmp_path / "sums").iterdir()} == notes
+    world.check_latest()
+
+
+def test_a_snapshot_of_more_than_fits_in_memory_is_not_merged() -> None:
+    world = World()
+    world.writer.commit()
+    world.writer.commit({1: 5})
+    large = [FileInfo(TXID(n), TXID(n), 0, 1 << 20) for n in range(2, 60)]
+    catalogue = Catalogue()
+    catalogue.fill({0: large, 9: [FileInfo(TXID(1), TXID(1), 9, 1 << 20)]})
+    world.store.calls.clear()
+    info, way = take_snapshot(world.writer, Compactor(world.replica), catalogue)
+    assert way == "database"
+    (key,) = {key for operation, key in world.store.calls if operation == "get"}
+    assert key == world.replica.key(info)  # read back
 
 
 def test_an_idle_database_costs_nothing() -> None:
