@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from types import FrameType
 
 import apsw
 import pytest
@@ -94,6 +98,28 @@ def test_the_answers_are_the_primary_s_and_no_read_enters_python(
         expected = [tuple(row) for row in primary.db.execute(query)]
         assert [tuple(row) for row in db.execute(query)] == expected
     assert [tuple(row) for row in db.execute("SELECT sum(n) FROM t")] == [(0,)]
+
+
+def entries(query: Callable[[], object]) -> Counter[str]:
+    """The Python functions that C code calls during a query."""
+    found: Counter[str] = Counter()
+
+    def look(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_back is not None and frame.f_back.f_code is entries.__code__:
+            found[frame.f_code.co_name] += 1
+
+    sys.setprofile(look)
+    query()
+    sys.setprofile(None)
+    return found
+
+
+def test_a_transaction_enters_python_for_its_locks_and_two_names_only(opened: Open) -> None:
+    db = opened()
+    look_up = partial(db.execute, "SELECT n FROM t WHERE id = 7")
+    look_up().fetchall()
+    found = entries(look_up)
+    assert found == {"_lock": 1, "_unlock": 1, "xAccess": 2}
 
 
 def test_it_is_still_a_replica(primary: Recorder, opened: Open) -> None:
@@ -230,7 +256,9 @@ def test_the_cause_of_a_failure_reaches_the_user(
     for method, broken in (("xLock", fail), ("xRead", fail), ("xRead", fail_later)):
         for query in ("SELECT sum(n) FROM t", "PRAGMA integrity_check"):
             with monkeypatch.context() as patch:
-                patch.setattr(native._Open, "choose", lambda _: None)  # as while the copy is being updated
+                # As while the copy is being updated.
+                patch.setattr(native._Open, "begin", lambda _: False)
+                patch.setattr(native._Open, "choose", lambda entry: setattr(entry.methods, "value", entry.python))
                 patch.setattr(ReplicaFile, method, broken)
                 db.execute("BEGIN")
                 with pytest.raises(seen, match=failure.message) as caught:

@@ -189,6 +189,19 @@ class ReplicaFile:
         if level > self._lock:
             self._lock = level
 
+    def pin_current(self, view: View | None) -> bool:
+        """Begin a transaction if it would see this very view and nothing has to be looked at first; did it?"""
+        moment = self.database.current
+        if moment.view is not view or self._target is not None or self._particular or self._immutable:
+            return False
+        self._pinned, self._lock = moment, SHARED
+        return True
+
+    @property
+    def fixed(self) -> bool:
+        """It shows one state for ever."""
+        return self._immutable
+
     def _pin(self) -> None:
         if self._target is None:
             self._freshen()

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -49,7 +50,10 @@ class _Open:
         theirs = _Methods.from_address(self.methods.value or 0)
         self.close = ctypes.CFUNCTYPE(Int, Pointer)(theirs.xClose)
         ending = {name: getattr(theirs, name) for name in ("xUnlock", "xDeviceCharacteristics", "xSectorSize")}
-        self._tables = _methods(), _methods(xRead=theirs.xRead, xFileSize=theirs.xFileSize), _methods(**ending)
+        reading = {name: getattr(theirs, name) for name in ("xRead", "xFileSize")}
+        if not file.fixed:  # else the characteristics tell SQLite that no lock is needed
+            reading["xDeviceCharacteristics"] = theirs.xDeviceCharacteristics
+        self._tables = _methods(), _methods(**reading), _methods(**ending)
         self.python, self.native, self.pending = (ctypes.addressof(table) for table in self._tables)
         self.methods.value = self.python
         hydrator.direct_readers.add(self)
@@ -63,6 +67,15 @@ class _Open:
             self.methods.value = self.python
             self.active = False
 
+    def begin(self) -> bool:
+        """As a transaction begins, nearly always: nothing but the copy is looked at, and it is at the newest view."""
+        self.active = True
+        if self.file.pin_current(self.hydrator.settled):
+            self.methods.value = self.native
+            return True
+        self.active = False
+        return False
+
     def raise_pending(self) -> None:
         """An exception is about to be pending while SQLite ends the transaction: no Python may run meanwhile."""
         self.methods.value = self.pending
@@ -73,6 +86,8 @@ class _Open:
             self.methods.value = self.python
 
 
+_failing: set[int] = set()
+"""Threads in which a cause was kept since a transaction began there."""
 _open_files: dict[int, _Open] = {}
 _callbacks: dict[str, Any] = {}
 for _lasting in (_open_files, _callbacks):
@@ -111,6 +126,7 @@ def _failed(entry: _Open, error: BaseException, otherwise: int) -> int:
     if code not in (otherwise, CORRUPT):
         return code
     keep_cause(error, entry.raise_pending)
+    _failing.add(threading.get_ident())
     return otherwise
 
 
@@ -125,7 +141,11 @@ def _close(entry: _Open, pointer: int) -> int:
 
 def _lock(pointer: int, level: int) -> int:
     entry = _open_files[pointer]
-    keep_cause(None)
+    if _failing and threading.get_ident() in _failing:
+        _failing.discard(threading.get_ident())
+        keep_cause(None)
+    if level == SHARED and entry.begin():
+        return OK
     entry.resume()
     try:
         if level == SHARED:

@@ -154,7 +154,7 @@ class ReplicaVFS(apsw.VFS):
         return path, parameters
 
     def xAccess(self, pathname: str, flags: int) -> bool:
-        return False if is_replica_companion(pathname) else super().xAccess(pathname, flags)
+        return False if pathname in _companions else super().xAccess(pathname, flags)  # twice a transaction
 
     def xDelete(self, filename: str, syncdir: bool) -> None:
         if not is_replica_companion(filename):
