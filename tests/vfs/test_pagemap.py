@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,16 @@ from vfsstream.errors import CorruptError
 from vfsstream.ltx import PAGE_SIZES, TXID, Header, lock_pgno
 from vfsstream.plan.files import FileInfo
 from vfsstream.vfs import pagemap
-from vfsstream.vfs.pagemap import Incoming, advance, build, fold, missing_from, replace_places, take_places
+from vfsstream.vfs.pagemap import (
+    Incoming,
+    advance,
+    build,
+    fold,
+    kept_versions,
+    missing_from,
+    replace_places,
+    take_places,
+)
 from vfsstream.vfs.view import View
 
 
@@ -55,6 +64,17 @@ class Writer:
         sizes = np.full(len(pages), 50, np.int32)
         return Incoming(info, header, Index(np.array(pages, np.uint32), np.array(offsets, np.int64), sizes))
 
+    def plan(self, chance: random.Random) -> list[Incoming]:
+        """Files that lead from nothing to some TXID, overlapping or not."""
+        files, reached = [], 0
+        while not files or chance.random() < 0.7:
+            if reached == self.txid:
+                break
+            high = chance.randint(reached + 1, self.txid)
+            files.append(self.file(chance.randint(1, reached + 1) if files else 1, high, chance.randint(0, 2)))
+            reached = high
+        return files
+
     def check(self, view: View, contents: dict[tuple[int, int], int]) -> None:
         txid = int(view.txid)
         assert view.commit == self.commits[txid]
@@ -79,8 +99,9 @@ HISTORY = st.lists(st.tuples(st.integers(1, 12), st.sets(st.integers(1, 12), max
 @settings(deadline=None, max_examples=300)
 @given(history=HISTORY, seed=st.integers(0, 1 << 32), small=st.booleans())
 def test_every_view_shows_what_the_writer_had(history: Any, seed: int, small: bool) -> None:
-    limit = pagemap.OVERLAY_PAGES
-    pagemap.OVERLAY_PAGES = 3 if small else limit  # both ways of merging, and folding in between
+    limit, entries = pagemap.OVERLAY_PAGES, pagemap.ENTRIES
+    if small:  # both ways of merging, and folding in between
+        pagemap.OVERLAY_PAGES = pagemap.ENTRIES = 3
     try:
         writer = Writer()
         for commit, touched in history:
@@ -90,11 +111,15 @@ def test_every_view_shows_what_the_writer_had(history: Any, seed: int, small: bo
         start = chance.randint(1, writer.txid)
         view = build([writer.file(1, start, 9)])
         seen = [view]
+        kept: dict[FileInfo, Any] = {}
         while True:
             txid = int(view.txid)
             high = chance.randint(1, writer.txid)
             low = chance.randint(1, min(high, txid + 1))
-            view = advance(view, writer.file(low, high, chance.randint(0, 2)))
+            item = writer.file(low, high, chance.randint(0, 2))
+            view = advance(view, item)
+            if high <= txid:
+                kept[item.info] = kept_versions(view, item)
             seen.append(view)
             if view.txid == writer.txid and len(seen) > 4:
                 break
@@ -103,8 +128,12 @@ def test_every_view_shows_what_the_writer_had(history: Any, seed: int, small: bo
             writer.check(fold(one), contents)
             writer.check(take_places(one, view), contents)
             writer.check(replace_places(one, [writer.file(1, int(one.txid), 9)]), contents)
+        for _ in range(5):  # as the next process opens, with what this one found out
+            writer.check(
+                build([replace(item, versions=kept.get(item.info)) for item in writer.plan(chance)]), contents
+            )
     finally:
-        pagemap.OVERLAY_PAGES = limit
+        pagemap.OVERLAY_PAGES, pagemap.ENTRIES = limit, entries
 
 
 def test_cached_contents_survive_compaction() -> None:

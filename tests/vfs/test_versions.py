@@ -120,3 +120,41 @@ def test_only_a_snapshot_leads_on(primary: Recorder, warm: apsw.Connection) -> N
     primary.delete(0)
     list_everything(warm, primary)
     assert warm.execute(EVERYTHING).get == primary.db.execute(EVERYTHING).fetchone()
+
+
+@pytest.mark.parametrize("what", ["a snapshot", "a compacted file"])
+def test_the_next_process_finds_its_pages_after_a_compaction(
+    primary: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """The page images lie in other files by then, under other numbers; only what changed since is fetched."""
+    monkeypatch.setattr(Follower, "_watch", lambda _: None)
+    options = {"poll_interval": "1h", "cache_dir": str(tmp_path / "cache")}
+    low = primary.txid + 1
+    for value in range(4, 7):
+        primary.commit(f"UPDATE t SET v = {value} WHERE id / 1000 = {value - 4}")
+    db = vfsstream.connect(primary.url, **options)
+    expected = primary.db.execute(EVERYTHING).fetchone()
+    assert db.execute(EVERYTHING).get == expected
+    if what == "a snapshot":
+        primary.delete(9)
+        primary.snapshot()
+        primary.delete(0)
+    else:
+        primary.compact(1, low, primary.txid)
+        primary.delete(0, low, primary.txid)
+    list_everything(db, primary)
+    assert db.execute(EVERYTHING).get == expected
+    db.close()
+    registry.close_idle()
+
+    primary.commit("UPDATE t SET v = 9 WHERE id = 9")
+    again = vfsstream.connect(primary.url, **options)
+    before = read_bytes(again)
+    assert again.execute(EVERYTHING).get == primary.db.execute(EVERYTHING).fetchone()
+    assert read_bytes(again) - before <= 3 * 4096
+    file = file_of(again)
+    assert file is not None
+    for pgno in range(2, len(primary.pages) + 1):
+        assert bytes(file._page(pgno)) == primary.pages[pgno]
+    again.close()
+    registry.close_idle()

@@ -60,9 +60,9 @@ def frames_of(view: View, loaded: LoadedFile) -> Iterable[Frame]:
     stop = int((index.offset + index.size).searchsorted(len(data), "right"))
     rows = zip(index.pgno[:stop].tolist(), index.offset[:stop].tolist(), index.size[:stop].tolist(), strict=True)
     for pgno, offset, size in rows:
-        version = view.version(pgno)
-        if version == loaded.info.max_txid:
-            yield pgno, version, data[offset : offset + size]
+        place = view.find(pgno)
+        if place is not None and place.offset == offset and view.files[place.file] == loaded.info:
+            yield pgno, place.version, data[offset : offset + size]
 
 
 class Database:
@@ -144,13 +144,16 @@ class Database:
 
     def publish(self, view: View, loaded: LoadedFile | None) -> None:
         """Make a newer view of the same history current."""
-        source = self.current.source
+        before, source = self.current
         if loaded is not None:
             source.offer(frames_of(view, loaded))
         self.current = Moment(view, source)
         source.advanced(view)
         if self._kept is not None and loaded is not None:
-            self._kept.follow(loaded, view)
+            if view.txid > before.txid:
+                self._kept.follow(loaded, view)
+            else:
+                self._kept.repointed(loaded, view)
 
     def restart(self, opened: Opened) -> None:
         """Begin another history: the replica was deleted and made anew. Pinned views keep the old source."""

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from fastcrc.crc64 import go_iso
 
@@ -15,6 +16,9 @@ from vfsstream.ltx import HEADER_SIZE
 from vfsstream.plan.files import FileInfo
 from vfsstream.stores.smallfile import replace_file
 from vfsstream.vfs.diskcache import identity
+
+if TYPE_CHECKING:
+    import numpy
 
 __all__ = ["IndexCache"]
 
@@ -52,6 +56,29 @@ class IndexCache:
             return None
         return body[:HEADER_SIZE], body[HEADER_SIZE:]
 
+    def versions(self, info: FileInfo, count: int) -> numpy.ndarray[Any, Any] | None:
+        """The versions of the ``count`` pages of a file, in the order of its index, where they are known."""
+        import numpy
+
+        try:
+            data = self._versions_path(info).read_bytes()
+        except OSError:
+            return None
+        body = data[:-8]
+        if len(body) != 8 * count or go_iso(body) != int.from_bytes(data[-8:], "big"):
+            return None
+        return numpy.frombuffer(body, "<u8")
+
+    def save_versions(self, info: FileInfo, versions: numpy.ndarray[Any, Any]) -> None:
+        """Keep the versions of the pages of a file that holds page images known before."""
+        body = versions.astype("<u8").tobytes()
+        with contextlib.suppress(OSError):
+            data = body + int(go_iso(body)).to_bytes(8, "big")
+            replace_file(self._versions_path(info), data, shared=True)
+
+    def _versions_path(self, info: FileInfo) -> Path:
+        return self._path(info).with_suffix(".versions")
+
     def save(self, info: FileInfo, head: bytes, tail: bytes) -> None:
         """Keep the header and the index of a file."""
         body = head + tail
@@ -61,8 +88,9 @@ class IndexCache:
     def prune(self, used: Iterable[FileInfo]) -> None:
         """Remove what has not been used for a week, and the oldest of too many; what is used now counts as used."""
         for info in used:
-            with contextlib.suppress(OSError):
-                os.utime(self._path(info))
+            for path in (self._path(info), self._versions_path(info)):
+                with contextlib.suppress(OSError):
+                    os.utime(path)
         ages: list[tuple[float, Path]] = []
         with contextlib.suppress(OSError):
             for path in self.directory.iterdir():

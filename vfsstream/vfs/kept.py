@@ -15,7 +15,8 @@ from vfsstream.ltx.names import TXID
 from vfsstream.plan.files import FileInfo
 from vfsstream.stores.smallfile import replace_file
 from vfsstream.vfs.indexcache import IndexCache
-from vfsstream.vfs.opening import LoadedFile, known_file
+from vfsstream.vfs.opening import LoadedFile, known_file, yield_now
+from vfsstream.vfs.pagemap import Incoming, kept_versions
 from vfsstream.vfs.view import View
 
 __all__ = ["KeptPlan", "by_level"]
@@ -72,6 +73,12 @@ class KeptPlan:
             self._txid, self._transactions = view.txid, self._transactions + 1
         if time.monotonic() > self._written + EVERY:
             self.write()
+
+    def repointed(self, loaded: LoadedFile, view: View) -> None:
+        """A compacted file was found to hold page images that were known by other files before."""
+        versions = kept_versions(view, Incoming(loaded.info, loaded.header, loaded.index), yield_now)
+        if versions is not None:
+            self.indexes.save_versions(loaded.info, versions)
 
     def write(self, age: float = 0.0) -> None:
         """Write down what was the newest ``age`` seconds ago."""

@@ -22,7 +22,17 @@ from vfsstream.vfs.view import Base, Columns, Place, View
 if TYPE_CHECKING:
     from vfsstream.ltx import Header
 
-__all__ = ["Incoming", "advance", "build", "files_in_use", "fold", "missing_from", "replace_places", "take_places"]
+__all__ = [
+    "Incoming",
+    "advance",
+    "build",
+    "files_in_use",
+    "fold",
+    "kept_versions",
+    "missing_from",
+    "replace_places",
+    "take_places",
+]
 
 OVERLAY_PAGES = 8192
 """A larger overlay is folded into a new base: copying it for every view would cost more."""
@@ -48,11 +58,17 @@ class IndexLike(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """A file whose header and page index have been read."""
+    """A file whose header and page index have been read.
+
+    Attributes:
+        versions: of the pages in the order of the index, when an earlier process saw that the file holds page images
+            that it knew already; ``None``: all are the file's own.
+    """
 
     info: FileInfo
     header: Header
     index: IndexLike
+    versions: Any | None = None
 
 
 def _nothing() -> None:
@@ -115,7 +131,7 @@ def build(plan: Sequence[Incoming], generation: int = 0, pause: Callable[[], Non
             columns.file[pages] = number
             columns.offset[pages] = item.index.offset[part]
             columns.size[pages] = item.index.size[part]
-            columns.version[pages] = item.info.max_txid
+            columns.version[pages] = item.info.max_txid if item.versions is None else item.versions[part]
             if stop > SLICE:
                 pause()
     limit = last.header.commit
@@ -293,6 +309,36 @@ def replace_places(view: View, plan: Sequence[Incoming], pause: Callable[[], Non
     known = (versions != 0) & (columns.version != 0)
     columns.version[known] = versions[known]
     return replace(fresh, timestamp=view.timestamp)
+
+
+def kept_versions(view: View, item: Incoming, pause: Callable[[], None] = _nothing) -> Any | None:
+    """Versions for a file's pages, in the order of its index, which hold in every view that finds them there.
+
+    Where the view found the file to hold a page image that it had before, that is the version it had; else the
+    file's own. ``None`` when all are the file's own.
+    """
+    import numpy
+
+    info, pgno = item.info, item.index.pgno
+    number = max((n for n, file in enumerate(list(view.files)) if file == info), default=None)
+    if number is None:
+        return None
+    versions = numpy.full(len(pgno), info.max_txid, numpy.uint64)
+    stop = _first_above(item.index, view.commit)
+    if stop <= ENTRIES:  # they may be far apart
+        for at, place in enumerate(map(view.find, pgno[:stop].tolist())):
+            if place is not None and place.file == number:
+                versions[at] = place.version
+        stop = 0
+    for start in range(0, stop, SLICE):
+        part = slice(start, min(start + SLICE, stop))
+        first = int(pgno[start])
+        columns = view.columns(first, int(pgno[part][-1]))
+        places = pgno[part].astype(numpy.int64) - first
+        here = (columns.file[places] == number) & (columns.size[places] > 0)
+        versions[part][here] = columns.version[places][here]
+        pause()
+    return versions if bool((versions != info.max_txid).any()) else None
 
 
 def files_in_use(view: View) -> set[FileInfo]:

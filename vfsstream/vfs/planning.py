@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from vfsstream.errors import NotFound, NotRestorable, ReplicaEmpty, StoreError
 from vfsstream.ltx.names import TXID
@@ -23,6 +23,13 @@ RELISTS = 3
 """Files may be removed between listing and reading: list again so often."""
 
 
+class VersionStore(IndexStore, Protocol):
+    """Keeps page indexes, and which page images an LTX file shares with earlier ones, for the next process."""
+
+    def versions(self, info: FileInfo, count: int) -> Any | None:
+        """The versions of the ``count`` pages of a file, in the order of its index, or ``None``."""
+
+
 class Opened(NamedTuple):
     """A view, the files read for it, and the listing it came from."""
 
@@ -31,9 +38,14 @@ class Opened(NamedTuple):
     files: Mapping[int, Sequence[FileInfo]]
 
 
-def incoming(loaded: LoadedFile) -> Incoming:
-    """What the page map needs of a file."""
-    return Incoming(loaded.info, loaded.header, loaded.index)
+def incoming(loaded: LoadedFile, versions: VersionStore | None = None) -> Incoming:
+    """What the page map needs of a file.
+
+    Args:
+        versions: what earlier processes found out about its pages.
+    """
+    known = versions.versions(loaded.info, len(loaded.index.pgno)) if versions is not None else None
+    return Incoming(loaded.info, loaded.header, loaded.index, known)
 
 
 def open_view(
@@ -44,7 +56,7 @@ def open_view(
     wait: float = 0.0,
     poll: float = 1.0,
     generation: int = 0,
-    index_cache: IndexStore | None = None,
+    index_cache: VersionStore | None = None,
 ) -> Opened:
     """The newest view of a replica, or the one at a TXID or before a moment.
 
@@ -69,7 +81,8 @@ def open_view(
             else:
                 plan = restore_plan(files, txid=txid)
             loaded = read_plan_files(replica, plan, index_cache=index_cache)
-            return Opened(build([incoming(file) for file in loaded], generation, yield_now), loaded, files)
+            items = [incoming(file, index_cache) for file in loaded]
+            return Opened(build(items, generation, yield_now), loaded, files)
         except NotFound as error:
             missing += 1
             if missing > RELISTS:
