@@ -39,14 +39,21 @@ class _Stream:
     def __init__(self, lots: _Lots, rank: int) -> None:
         self.lots, self.rank = lots, rank
         self.rows: Rows | None = None
+        self.used = 0
         self.frames = memoryview(b"")
 
     def refill(self) -> bool:
         """Have rows; ``False`` at the end of the file, which is verified then."""
-        if self.rows is None or not len(self.rows.pgnos):
+        if self.rows is None or self.used == len(self.rows.pgnos):
             self.rows, frames = next(self.lots, (None, b""))
-            self.frames = memoryview(frames)
+            self.used, self.frames = 0, memoryview(frames)
         return self.rows is not None
+
+    def take(self, bound: int) -> Rows | None:
+        """The rows up to a page number, if there are any."""
+        assert self.rows is not None
+        start, self.used = self.used, int(self.rows.pgnos.searchsorted(bound, "right"))
+        return self.rows.part(start, self.used) if start < self.used else None
 
 
 def merge_in_bulk(
@@ -120,18 +127,12 @@ def _windows(resident: Rows | None, streams: Sequence[_Stream]) -> Iterator[Rows
     used = 0
     while live:
         bound = min(int(stream.rows.pgnos[-1]) for stream in live if stream.rows is not None)
-        parts: list[Rows] = []
+        parts = [part for stream in live if (part := stream.take(bound)) is not None]
         if resident is not None:
-            stop = int(resident.pgnos.searchsorted(bound, "right"))
-            parts.append(resident.part(used, stop))
-            used = stop
-        for stream in live:
-            assert stream.rows is not None
-            stop = int(stream.rows.pgnos.searchsorted(bound, "right"))
-            parts.append(stream.rows.part(0, stop))
-            stream.rows = stream.rows.part(stop)
-        filled = [part for part in parts if len(part.pgnos)]
-        yield filled[0] if len(filled) == 1 else newest(Rows.join(filled))
+            start, used = used, int(resident.pgnos.searchsorted(bound, "right"))
+            if start < used:
+                parts.append(resident.part(start, used))
+        yield parts[0] if len(parts) == 1 else newest(Rows.join(parts))
         live = [stream for stream in live if stream.refill()]
     if resident is not None:
         yield resident.part(used)
