@@ -93,9 +93,9 @@ def test_what_is_in_memory_is_limited() -> None:
     plan = plan_compaction(1, small, [], SNAP, limits=Limits(max_held=200_000))
     assert [len(m.inputs) for m in plan.merges] == [3, 3, 3, 1]
     large = files(0, *((n, n) for n in range(2, 12)), size=5 << 30)
-    plan = plan_compaction(1, large, [], SNAP, limits=Limits(max_held=4 << 20, max_bytes=1 << 50))
+    plan = plan_compaction(1, large, [], SNAP, limits=Limits(max_held=2 << 20, max_bytes=1 << 50))
     assert [len(m.inputs) for m in plan.merges] == [4, 4, 2]
-    assert held([*small, *large]) == 600_000 + (10 << 20)
+    assert held([*small, *large]) == 600_000 + (5 << 20)
     assert held(large, 1000) == 10_000
 
 

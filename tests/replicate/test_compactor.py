@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from vfsstream.plan import FileInfo, restore_plan
 from vfsstream.plan.compaction import Limits, Merge, plan_compaction
 from vfsstream.replica import Replica
 from vfsstream.replicate.compactor import Compactor
+from vfsstream.replicate.pagesums import PageSums
 from vfsstream.stores.file import FileStore
 from vfsstream.stores.memory import MemoryStore
 
@@ -302,6 +303,7 @@ from vfsstream.plan.compaction import plan_compaction
 from vfsstream.replica import Replica
 from vfsstream.replicate.compactor import Compactor
 from vfsstream.replicate.pagesums import PageSums
+from vfsstream.replicate.pagesums import PageSums
 from vfsstream.stores.file import FileStore
 
 import numpy
@@ -331,3 +333,33 @@ def test_a_long_backlog_is_merged_in_bounded_memory(size: int, files: int, pages
     made = list(replica.files(1))
     assert sum(len(decoded(replica.stream(info))[1]) for info in made) == files * pages
     assert int(done.stdout) < 100
+
+
+class Greedy(MemoryStore):
+    """A store whose streams hold a whole file."""
+
+    kind = "gcs"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.streamed: list[str] = []
+
+    def stream(self, key: str, offset: int = 0) -> Iterator[bytes]:
+        self.streamed.append(key)
+        return super().stream(key, offset)
+
+
+def test_streams_that_hold_much_are_not_used_for_many_inputs(tmp_path: Path) -> None:
+    store = Greedy()
+    replica = Replica(store)
+    for txid in (2, 3):
+        header = Header(65536, 40, TXID(txid), TXID(txid), 1_700_000_000_000)
+        chunks = encode(header, [(pgno, os.urandom(65536)) for pgno in range(1, 41)])
+        replica.write(0, txid, txid, chunks, timestamp=header.timestamp)
+    compactor = Compactor(replica, sums=PageSums(tmp_path))
+    files = tuple(replica.files(0))
+    first = compactor.compact(Merge(1, files))
+    compactor.compact(Merge(2, tuple(first)))
+    assert all(key.startswith(("ltx/1/", "ltx/2/")) for key in store.streamed)  # the two that were read back
+    assert len(store.streamed) == 2
+    assert decoded(replica.stream(first[0]))[1] == decoded(replica.stream(files[1]))[1]

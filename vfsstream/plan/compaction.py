@@ -25,8 +25,8 @@ from vfsstream.plan.files import FileInfo
 __all__ = ["CompactionPlan", "Gap", "Limits", "Merge", "held", "plan_compaction", "split_by_page_size"]
 
 
-_PIECE = 1 << 20
-"""Bytes that a store gives at once of a large file."""
+_PIECE = 512 << 10
+"""Bytes of a large file in memory, on the average of those that are read at the same time."""
 
 
 @dataclass(frozen=True, slots=True)

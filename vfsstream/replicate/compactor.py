@@ -32,7 +32,10 @@ _WORTH_NUMPY = 8 << 20
 """From so many bytes on numpy is worth its import."""
 
 PIECE = 256 << 10
-"""Bytes that must be held of each larger file in a folder. As long as there are few files, more are."""
+"""Bytes that must be held of each larger file that is read in ranges. As long as there are few files, more are."""
+
+_RANGED = frozenset({"file", "gcs", "sftp"})
+"""Large files in these are read in ranges: a stream costs more (file) or holds 4 to 16 MiB (the others)."""
 
 _PIECES = 12 << 20
 _LARGEST_PIECE = 1 << 20
@@ -214,17 +217,17 @@ class Compactor:
             aids.used = True
             aids.noted.append(info)
             header = Header.unpack(self.replica.fetch(info, 0, HEADER_SIZE).data, self.replica.key(info))
-            if self.replica.store.kind == "file":
+            if self.replica.store.kind in _RANGED:
                 read = self._reader(info)
             else:
                 stream = self.replica.stream(info)
                 _close_with(stack, stream)
                 read = _Cutter(stream).read
             return Known(header, note.size, note.checksum, read, note.records)
-        return self._pieces(info, piece) if self.replica.store.kind == "file" else self.replica.stream(info)
+        return self._pieces(info, piece) if self.replica.store.kind in _RANGED else self.replica.stream(info)
 
     def _reader(self, info: FileInfo) -> Callable[[int], bytes]:
-        """Gives the next bytes of a file in a folder."""
+        """Gives the next bytes of a file, range by range."""
         at = 0
 
         def read(size: int) -> bytes:
