@@ -4,32 +4,60 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
+import shutil
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import lz4.frame
 import pytest
 
-from tests.replicate.case import Case
-from tests.replicate.live import connect, contents, restore_theirs, run_python, wait_until
-from vfsstream.errors import DatabaseError, DeadlineExceeded, DiskFull, Interrupted, StoreError
-from vfsstream.ltx import Decoder, encode
+from tests.replicate.case import Case, Flaky
+from tests.replicate.killed_service import fast
+from tests.replicate.live import clear, connect, contents, restore_theirs, run_python, wait_until
+from vfsstream.config.load import load_config
+from vfsstream.daemon.fleet import Fleet, targets
+from vfsstream.daemon.logs import Log
+from vfsstream.daemon.settings import maintenance_settings
+from vfsstream.errors import (
+    DatabaseError,
+    DeadlineExceeded,
+    DiskFull,
+    Interrupted,
+    LtxError,
+    MissingError,
+    NotRestorable,
+    StoreError,
+)
+from vfsstream.ltx import TXID, Decoder, Header, encode
+from vfsstream.plan import restore_plan
+from vfsstream.plan.compaction import Merge
 from vfsstream.replica import Replica
 from vfsstream.replicate.backoff import Backoff
 from vfsstream.replicate.capture import Capture
 from vfsstream.replicate.checkpoint import checkpoint
+from vfsstream.replicate.compactor import Compactor
 from vfsstream.replicate.database import Database
 from vfsstream.replicate.events import Checkpointed, Event, Recovered, Synced, SyncFailed, UploadFailed
+from vfsstream.replicate.follow import Follower, read_txid_file, write_txid_file
+from vfsstream.replicate.integrity import IntegrityCheck
 from vfsstream.replicate.localfiles import LocalFiles, meta_path_for
-from vfsstream.replicate.replicator import once
+from vfsstream.replicate.replicator import Replicator, once
+from vfsstream.replicate.restore import restore
+from vfsstream.replicate.service import Service
+from vfsstream.replicate.servicestatus import ServiceSettings
 from vfsstream.replicate.settings import Settings
+from vfsstream.replicate.snapshot import snapshot_from_database
 from vfsstream.replicate.source import Source
 from vfsstream.replicate.state import StateRecord
 from vfsstream.replicate.status import CloseResult
+from vfsstream.replicate.timetable import Compacted, MaintenanceSettings, Retired, SnapshotTaken
+from vfsstream.replicate.v03 import restore_old
 from vfsstream.replicate.wal import frame_end, iter_frames
 from vfsstream.stores import base
 from vfsstream.stores.memory import MemoryStore
@@ -331,6 +359,8 @@ def test_a_step_that_fails_changes_nothing_and_the_next_one_makes_up_for_it(
     def at_point(reached: str) -> None:
         if fails and reached == point:
             raise DatabaseError("it cannot be")
+        if fails and reached == "capture:recorded":
+            case.write(1)  # is left for the seal
 
     database = Database(case.path, f"file://{case.replica}", observer=case.events.append, at_point=at_point)
     database.open()
@@ -539,3 +569,542 @@ def test_an_interrupt_ends_the_pause_between_two_tries(case: Case, operation: st
         store._stop.set()
     assert in_time
     assert isinstance(results[0].error, Interrupted)
+
+
+# --- the replica ------------------------------------------------------------------------------------------------
+
+
+def test_a_backlog_goes_up_at_once_and_an_error_in_its_middle_keeps_what_arrived(case: Case) -> None:
+    fails_at = 0
+
+    def fault(operation: str, key: str) -> None:
+        if operation == "put" and key.endswith(f"{fails_at:016x}.ltx"):
+            raise StoreError("the line is down", retryable=True)
+
+    store = MemoryStore(fault=fault)
+    with Database(case.path, Replica(store)) as database:
+        once(database)
+        for _ in range(12):
+            case.write(1)
+            database.sync()
+        fails_at = 8
+        with pytest.raises(StoreError):
+            database.upload()
+        assert database.replica_position == 7
+        assert database.status().lag_txids == 6
+        fails_at = 0
+        store.calls.clear()
+        assert database.upload() == 13
+        assert [operation for operation, key in store.calls if "ltx/0" in key] == ["put"] * 6
+    restore(Replica(store), case.target, integrity_check="full")
+    assert contents(case.target) == contents(case.writer)
+
+
+def test_an_idle_database_goes_on_saying_that_all_is_well(case: Case) -> None:
+    """Or a heartbeat would stop."""
+    quick = Settings(monitor_interval=timedelta(milliseconds=20))
+    with Replicator(case.path, f"file://{case.replica}", settings=quick) as replicator:
+        replicator.sync_and_wait()
+        position, since = replicator.status().position, datetime.now(UTC)
+
+        def said_again() -> bool:
+            at = replicator.status().last_sync_at
+            return at is not None and at > since
+
+        for _ in range(3):
+            wait_until(said_again, "another sign of life")
+            since = datetime.now(UTC)
+        assert replicator.status().position == position
+
+
+def test_uploading_goes_on_by_itself_after_a_local_file_could_not_be_read(case: Case) -> None:
+    remote = Flaky()
+    quick = Settings(sync_interval=timedelta(milliseconds=10), max_backoff=timedelta(milliseconds=50))
+    with Replicator(case.path, remote.replica, settings=quick, observer=case.events.append) as replicator:
+        replicator.sync_and_wait()
+        remote.up = False
+        case.write()
+        txid = replicator.database.sync()
+        newest = case.newest_local()
+        newest.rename(newest.with_name("away"))
+        newest.mkdir()  # whoever is root may read everything but this
+        remote.up = True
+
+        def failed() -> bool:
+            errors = [event.error for event in case.events if isinstance(event, UploadFailed)]
+            return sum(isinstance(error, DatabaseError) for error in errors) >= 3
+
+        wait_until(failed, "it is tried again and again")
+        newest.rmdir()
+        newest.with_name("away").rename(newest)
+        wait_until(lambda: replicator.status().replica_position == txid, "it goes on")
+        assert replicator.status().last_error is None
+    restore(remote.replica, case.target, integrity_check="full")
+    assert contents(case.target) == contents(case.writer)
+
+
+@pytest.mark.interop
+def test_what_is_written_after_a_restore_is_in_the_next_one_also_without_any_local_state(
+    case: Case, litestream: str
+) -> None:
+    for _ in range(3):
+        case.turn()
+        case.write()
+    case.turn()
+    for number in range(2):
+        case.writer.close()
+        shutil.rmtree(meta_path_for(case.path))
+        clear(case.path)
+        restore_theirs(litestream, case.replica, case.path)
+        case.writer = connect(case.path)
+        case.writer.execute("INSERT INTO t(x) VALUES(?)", (f"after restore {number}",))
+        case.turn()
+        assert contents(restore_theirs(litestream, case.replica, case.target)) == contents(case.writer)
+        case.same()
+
+
+# --- snapshots and compaction -----------------------------------------------------------------------------------
+
+
+def test_a_snapshot_that_ends_early_keeps_no_checkpoint_away(case: Case) -> None:
+    def fault(operation: str, key: str) -> None:
+        if operation == "put" and "ltx/9" in key:
+            raise StoreError("no", retryable=True)  # before a single page was read
+
+    store = MemoryStore(fault=fault)
+    with Database(case.path, Replica(store)) as database:
+        once(database)
+        for _ in range(3):
+            with pytest.raises(StoreError):
+                snapshot_from_database(database)
+        with database.snapshot_pages() as (_, pages):
+            next(pages)  # and the rest is not asked for
+        assert database.checkpoint().complete
+        store.fault = None
+        for _ in range(2):  # whoever asks for one gets it; the timetable is who asks whether it is needed
+            store.calls.clear()
+            snapshot_from_database(database)
+            assert ("put", f"ltx/9/{1:016x}-{int(database.position):016x}.ltx") in store.calls
+
+
+def test_what_is_not_in_the_snapshot_s_txid_is_not_in_the_snapshot(case: Case) -> None:
+    store, slips_in = MemoryStore(), False
+
+    def at_point(point: str) -> None:
+        nonlocal slips_in
+        if slips_in and point == "capture:recorded":
+            slips_in = False
+            case.write(10)  # committed, in the log, and not captured when the snapshot begins
+
+    with Database(case.path, Replica(store), at_point=at_point) as database:
+        once(database)
+        for copied in (False, True):
+            if copied:
+                database.checkpoint()
+            case.write()
+            wanted, slips_in = contents(case.writer), True
+            with database.snapshot_pages() as (header, pages):
+                assert not slips_in
+                case.write(40)
+                content = list(encode(header, pages))
+            Replica(store).write(9, 1, header.max_txid, content, timestamp=header.timestamp)
+            once(database)
+            case.target.unlink(missing_ok=True)
+            restore(Replica(store), case.target, txid=header.max_txid, integrity_check="full")
+            assert contents(case.target) == wanted
+
+
+def test_a_database_that_does_not_exist_yet_gets_its_levels_when_it_does(case: Case) -> None:
+    path, store = case.root / "later.db", MemoryStore()
+    with Service(ServiceSettings(maintenance=fast()), observer=case.events.append) as service:
+        service.register(path, lambda: Replica(store))
+        service.maintain(path)
+        (status,) = service.status()
+        assert (status.database.state, status.maintenance.errors, store.calls) == ("waiting", {}, [])
+        none = Database(case.root / "none.db", Replica(MemoryStore()))
+        with none, pytest.raises(DatabaseError, match="does not exist"):
+            snapshot_from_database(none)
+        writer = connect(path)
+        writer.execute("CREATE TABLE t(x)")
+
+        def compacted() -> bool:
+            writer.execute("INSERT INTO t VALUES(1)")
+            return any(isinstance(event, Compacted) for event in case.events)
+
+        wait_until(compacted, "a snapshot, and level 1 above it")
+        assert any(isinstance(event, SnapshotTaken) for event in case.events)
+        writer.close()
+
+
+def test_a_partial_object_harms_no_merge_whose_inputs_are_here(case: Case) -> None:
+    with case.database() as database:
+        once(database)
+        for _ in range(3):
+            case.write()
+            once(database)
+        infos = list(database.replica.files(0))[1:]
+        for info in infos[:2]:
+            path = case.replica / "ltx" / "0" / info.name
+            path.write_bytes(path.read_bytes()[:200])
+        with pytest.raises(LtxError):
+            Compactor(database.replica).compact(Merge(1, tuple(infos)))
+        (made,) = Compactor(database.replica, local=database.local_file).compact(Merge(1, tuple(infos)))
+        assert (made.min_txid, made.max_txid) == (2, 4)
+    for info in infos:
+        (case.replica / "ltx" / "0" / info.name).unlink()
+    case.same()
+
+
+def test_snapshots_are_a_day_apart_unless_somebody_says_otherwise(tmp_path: Path) -> None:
+    day = timedelta(hours=24)
+    assert MaintenanceSettings().snapshot_interval == MaintenanceSettings().retention.snapshots == day
+    for text, interval, kept in (
+        ("", day, day),
+        ("snapshot: {retention: 48h}", day, timedelta(hours=48)),
+        ("snapshot: {interval: 1h}", timedelta(hours=1), day),
+    ):
+        path = tmp_path / "app.yml"
+        path.write_text(text)
+        settings = maintenance_settings(load_config(str(path)))
+        assert (settings.snapshot_interval, settings.retention.snapshots) == (interval, kept)
+
+
+# --- retention --------------------------------------------------------------------------------------------------
+
+
+def test_the_newest_local_file_and_the_newest_in_the_replica_stay(case: Case) -> None:
+    remote = Flaky()
+    with Database(case.path, remote.replica) as database:
+        for _ in range(4):
+            case.write()
+            once(database)
+        remote.up = False
+        for _ in range(2):
+            case.write()
+            database.sync()
+        database.forget_local(1000)
+        assert database.local.txids() == [4, 5, 6]
+        remote.up = True
+        once(database)
+        database.forget_local(1000)
+        assert database.local.txids() == [6]
+    restore(remote.replica, case.target, integrity_check="full")
+    assert contents(case.target) == contents(case.writer)
+
+
+# --- restore ----------------------------------------------------------------------------------------------------
+
+F = tuple[int, int, int]  # level, first and last TXID
+PLANS: list[tuple[str, list[F], int | None, list[F] | None]] = [
+    ("snapshot only", [(9, 1, 5)], None, [(9, 1, 5)]),
+    ("snapshot and increments", [(9, 1, 5), (0, 6, 6), (0, 7, 7)], None, [(9, 1, 5), (0, 6, 6), (0, 7, 7)]),
+    ("the newest snapshot", [(9, 1, 5), (9, 1, 8), (0, 9, 9)], None, [(9, 1, 8), (0, 9, 9)]),
+    ("no snapshot", [(0, 1, 1), (0, 2, 2)], None, [(0, 1, 1), (0, 2, 2)]),
+    ("the longest of all levels", [(9, 1, 2), (0, 3, 3), (1, 3, 4), (2, 3, 6)], None, [(9, 1, 2), (2, 3, 6)]),
+    (
+        "a gap bridged by a lower level",
+        [(9, 1, 1), (1, 2, 3), (1, 6, 7), (0, 4, 4), (0, 5, 5)],
+        None,
+        [(9, 1, 1), (1, 2, 3), (0, 4, 4), (0, 5, 5), (1, 6, 7)],
+    ),
+    (
+        "a gap bridged by a higher level",
+        [(9, 1, 1), (0, 2, 2), (0, 5, 5), (2, 2, 4)],
+        None,
+        [(9, 1, 1), (2, 2, 4), (0, 5, 5)],
+    ),
+    ("the same span in two levels", [(9, 1, 1), (1, 2, 4), (2, 2, 4)], None, [(9, 1, 1), (2, 2, 4)]),
+    ("a large file hides small ones", [(9, 1, 1), (1, 2, 9), (1, 2, 3), (1, 4, 5)], None, [(9, 1, 1), (1, 2, 9)]),
+    (
+        "small ones where the large one is too long",
+        [(9, 1, 1), (1, 2, 9), (1, 2, 3), (1, 4, 5)],
+        5,
+        [(9, 1, 1), (1, 2, 3), (1, 4, 5)],
+    ),
+    ("overlapping files", [(9, 1, 3), (1, 2, 5), (1, 5, 8)], None, [(9, 1, 3), (1, 2, 5), (1, 5, 8)]),
+    ("inside a file", [(9, 1, 1), (1, 2, 9)], 5, None),
+    ("after the last", [(9, 1, 1), (0, 2, 2)], 3, None),
+    ("before the first", [(9, 1, 4)], 2, None),
+    (
+        "a snapshot that is too new",
+        [(9, 1, 2), (9, 1, 9), (0, 3, 3), (0, 4, 4)],
+        4,
+        [(9, 1, 2), (0, 3, 3), (0, 4, 4)],
+    ),
+    ("a gap that nothing bridges", [(9, 1, 2), (0, 4, 4)], None, None),
+    ("nothing that begins at 1", [(0, 2, 2)], None, None),
+    ("no files", [], None, None),
+]
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize(("name", "files", "txid", "expected"), PLANS, ids=[row[0] for row in PLANS])
+def test_a_plan_takes_the_same_files_as_litestream_s(
+    name: str, files: list[F], txid: int | None, expected: list[F] | None, tmp_path: Path, litestream: str
+) -> None:
+    page = bytes(512)
+    with Replica.open(f"file://{tmp_path}/replica") as replica:
+        for level, first, last in files:
+            header = Header(512, 1, TXID(first), TXID(last), 1_700_000_000_000 + last)
+            replica.write(level, first, last, encode(header, [(1, page)]), timestamp=header.timestamp)
+        listed = replica.all_files()
+    try:
+        found: list[F] | None = [
+            (i.level, int(i.min_txid), int(i.max_txid)) for i in restore_plan(listed, txid=txid)
+        ]
+    except MissingError:
+        found = None
+    assert found == expected
+    options = [] if txid is None else ["-txid", f"{txid:016x}"]
+    command = [litestream, "restore", "-dry-run", "-json", *options, "-o", str(tmp_path / "x.db")]
+    done = subprocess.run([*command, f"file://{tmp_path}/replica"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode == 0) == (expected is not None), done.stderr
+    if expected is not None:
+        theirs = [
+            (f["level"], int(f["min_txid"], 16), int(f["max_txid"], 16)) for f in json.loads(done.stdout)["files"]
+        ]
+        assert theirs == expected
+
+
+@pytest.mark.parametrize("size", [0, 99, 100, 120])
+def test_a_file_shorter_than_a_header_is_refused_and_leaves_nothing(case: Case, size: int) -> None:
+    case.turn()
+    case.write()
+    case.turn()
+    newest = case.replica / "ltx" / "0" / case.newest_local().name
+    newest.write_bytes(newest.read_bytes()[:size])
+    target = case.root / "not" / "there" / "yet" / "out.db"
+    with Replica.open(f"file://{case.replica}") as replica:
+        with pytest.raises(LtxError, match=newest.name):
+            restore(replica, target)
+        assert not target.parent.exists() or not list(target.parent.iterdir())
+        restore(replica, target, txid=1)
+    assert [path.name for path in target.parent.iterdir()] == ["out.db"], "and missing directories are made"
+
+
+def test_an_empty_file_is_no_database_to_be_kept(case: Case) -> None:
+    case.turn()
+    case.target.touch()
+    with Replica.open(f"file://{case.replica}") as replica:
+        restore(replica, case.target)
+        assert contents(case.target) == contents(case.writer)
+        with pytest.raises(DatabaseError, match="already exists"):
+            restore(replica, case.target)
+
+
+def test_a_time_outside_of_the_history(case: Case) -> None:
+    case.turn()
+    case.write()
+    case.turn()
+    with Replica.open(f"file://{case.replica}") as replica:
+        restore(replica, case.target, timestamp=datetime(2999, 1, 1, tzinfo=UTC))
+        assert contents(case.target) == contents(case.writer)
+        with pytest.raises(NotRestorable, match="older"):
+            restore(replica, case.root / "other.db", timestamp=datetime(1999, 1, 1, tzinfo=UTC))
+
+
+def test_restores_succeed_while_compaction_and_retention_run(case: Case) -> None:
+    """Each is a committed state, not older than what was acknowledged before it began."""
+    settings = Settings(sync_interval=timedelta(milliseconds=20))
+    with Service(ServiceSettings(maintenance=fast(), database=settings), observer=case.events.append) as service:
+        service.register(case.path, f"file://{case.replica}", maintenance=fast())
+        with Replica.open(f"file://{case.replica}") as replica:
+            restores = 0
+            while restores < 25 or not any(isinstance(event, Retired) for event in case.events):
+                for _ in range(5):
+                    with case.writer:
+                        case.writer.execute("DELETE FROM t WHERE id < (SELECT max(id) - 40 FROM t)")
+                        case.write(2)
+                wanted = contents(case.writer)
+                service.sync(case.path)
+                case.target.unlink(missing_ok=True)
+                restore(replica, case.target, integrity_check="full")
+                assert contents(case.target) == wanted
+                restores += 1
+                assert restores < 2000
+        assert any(isinstance(event, Compacted) for event in case.events)
+
+
+def test_a_compacted_file_may_vanish_as_long_as_lower_levels_hold_the_same(case: Case) -> None:
+    with case.database() as database:
+        once(database)
+        for _ in range(4):
+            case.write()
+            once(database)
+        compactor = Compactor(database.replica)
+        (made,) = compactor.compact(Merge(1, tuple(database.replica.files(0))[1:]))
+        case.same()
+        database.replica.delete([made])
+    case.same()
+
+
+def test_a_backup_of_the_old_format_without_any_log(case: Case) -> None:
+    case.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    store, root = MemoryStore(), "generations/0123456789abcdef"
+    store.put(f"{root}/snapshots/00000000.snapshot.lz4", lz4.frame.compress(case.path.read_bytes()))
+    for key in ("snapshots/xyz.snapshot.lz4", "wal/0000000G_00000000.wal.lz4", "wal/00000000_0000.wal.lz4"):
+        store.put(f"{root}/{key}", b"is none of its files")
+    result = restore_old(store, case.target, integrity_check="full")
+    assert result.index == 0
+    assert contents(case.target) == contents(case.writer)
+
+
+@pytest.mark.parametrize("kind", ["none", "quick", "full"])
+def test_what_each_integrity_check_finds(case: Case, kind: IntegrityCheck) -> None:
+    """Rows that an index lacks are found by the full check alone."""
+    case.writer.execute("CREATE INDEX i ON t(x)")
+    case.writer.execute("PRAGMA writable_schema=1")
+    case.writer.execute("UPDATE sqlite_schema SET sql='CREATE INDEX i ON t(length(x))' WHERE name='i'")
+    case.turn()
+    with Replica.open(f"file://{case.replica}") as replica:
+        if kind == "full":
+            with pytest.raises(DatabaseError, match=r"integrity check: row \d+ missing from index i"):
+                restore(replica, case.target, integrity_check=kind)
+            assert not list(case.root.glob("*restored*"))
+        else:
+            restore(replica, case.target, integrity_check=kind)
+            assert case.target.exists()
+
+
+# --- following --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\n", "2", "000000000000000g\n", "0000000000000001 \n", "00000000000000001\n"]
+)
+def test_a_copy_whose_txid_makes_no_sense_is_not_followed(case: Case, text: str) -> None:
+    case.turn()
+    with Replica.open(f"file://{case.replica}") as replica:
+        Follower(replica, case.target).start()
+        before = case.target.read_bytes()
+        Path(f"{case.target}-txid").write_text(text)
+        with pytest.raises(DatabaseError, match=r"no valid restored\.db-txid"):
+            Follower(replica, case.target).start()
+    assert case.target.read_bytes() == before
+
+
+def test_the_txid_beside_a_copy_is_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = tmp_path / "copy.db"
+    write_txid_file(copy, TXID(7))
+
+    def killed(*arguments: object) -> None:
+        assert read_txid_file(copy) == 7
+        raise OSError(errno.EIO, "the disk is gone")
+
+    for name in ("fsync", "replace"):
+        with monkeypatch.context() as patched:
+            patched.setattr(os, name, killed)
+            with pytest.raises(DatabaseError, match="the disk is gone"):
+                write_txid_file(copy, TXID(8))
+        assert read_txid_file(copy) == 7
+        assert [path.name for path in tmp_path.iterdir()] == ["copy.db-txid"]
+
+
+def test_following_needs_no_level_0(case: Case) -> None:
+    """A gap there is filled by a compacted file that begins earlier; so is an empty level."""
+    with case.database() as database, Replica.open(f"file://{case.replica}") as replica:
+        once(database)
+        follower = Follower(replica, case.target)
+        follower.start()
+        for _ in range(2):
+            case.write()
+            once(database)
+        assert follower.step()
+        assert follower.txid == 3
+        for _ in range(3):
+            case.write()
+            once(database)
+        infos = list(replica.files(0))
+        Compactor(replica).compact(Merge(1, tuple(infos[1:5])))  # 2 to 5: it begins before where the copy stands
+        replica.delete(infos[:5])
+        assert follower.step()
+        assert follower.txid == 6
+        Compactor(replica).compact(Merge(1, tuple(infos[5:])))
+        case.write()
+        once(database)
+        Compactor(replica).compact(Merge(2, tuple(replica.files(0))))
+        replica.delete(replica.files(0))
+        follower._listed = 0.0
+        assert follower.step()
+        assert follower.txid == 7
+    assert contents(case.target) == contents(case.writer)
+
+
+# --- the end ----------------------------------------------------------------------------------------------------
+
+
+class Counted(Flaky):
+    """A remote that comes back after some attempts to upload."""
+
+    def __init__(self, failures: int) -> None:
+        super().__init__()
+        self.failures, self.attempts = failures, 0
+
+    def fault(self, operation: str, key: str) -> None:
+        if operation == "put" and key.endswith(".ltx"):
+            self.attempts += 1
+            if self.attempts <= self.failures:
+                raise StoreError("the remote is away", retryable=True)
+
+
+@pytest.mark.parametrize(("seconds", "failures", "attempts", "uploaded"), [(60, 4, 5, True), (0, 1, 1, False)])
+def test_a_close_tries_until_it_succeeds_or_its_time_is_over(
+    case: Case, seconds: int, failures: int, attempts: int, uploaded: bool
+) -> None:
+    remote = Counted(failures)
+    settings = Settings(
+        shutdown_sync_timeout=timedelta(seconds=seconds), shutdown_sync_interval=timedelta(milliseconds=10)
+    )
+    database = Database(case.path, remote.replica, settings=settings)
+    database.open()
+    result = database.close()
+    assert (result.uploaded, remote.attempts) == (uploaded, attempts)
+    assert result.position == 1
+    if uploaded:
+        restore(remote.replica, case.target, integrity_check="full")
+        assert contents(case.target) == contents(case.writer)
+
+
+# --- many databases ---------------------------------------------------------------------------------------------
+
+
+def test_one_store_that_cannot_be_opened_leaves_no_database_half_registered(case: Case) -> None:
+    def refuses() -> Replica:
+        raise StoreError("no such bucket")
+
+    with Service() as service:
+        with pytest.raises(StoreError, match="no such bucket"):
+            service.register(case.path, refuses)
+        assert service.paths == []
+        assert not meta_path_for(case.path).exists()
+        assert service.register(case.path, f"file://{case.replica}")
+        assert not service.register(case.path, refuses), "a second registration asks nobody"
+        service.sync(case.path)
+    case.same()
+
+
+def test_whether_the_replica_may_be_deleted_from_reaches_every_database(case: Case) -> None:
+    for name in ("two.db", "dir/three.db", "dir/four.db"):
+        path = case.root / name
+        path.parent.mkdir(exist_ok=True)
+        writer = connect(path)
+        writer.execute("CREATE TABLE t(x)")
+        writer.close()
+    for enabled in (True, False):
+        text = (
+            f"retention: {{enabled: {str(enabled).lower()}}}\n"
+            f"dbs:\n  - path: {case.path}\n    replica: {{url: file://{case.replica}/1}}\n"
+            f"  - path: {case.root}/two.db\n    replica: {{url: file://{case.replica}/2}}\n"
+            f"  - dir: {case.root}/dir\n    pattern: '*.db'\n    watch: true\n    replica: {{url: file://{case.replica}/3}}\n"
+        )
+        (case.root / "app.yml").write_text(text)
+        config = load_config(str(case.root / "app.yml"))
+        fleet = Fleet(config, Log(lambda line: None), lambda event: None, lambda trace: None)
+        fleet.begin(list(targets(config)))
+        fleet.register(str(case.root / "five.db"), f"file://{case.replica}/5")
+        try:
+            wait_until(lambda service=fleet.service: len(service.paths) == 5, "all are registered")  # type: ignore[misc]
+            found = [fleet.service._find(path).maintenance.settings.retention for path in fleet.service.paths]
+            assert [policy.delete_remote for policy in found] == [enabled] * 5
+        finally:
+            fleet.close(timedelta(seconds=30))
