@@ -1083,6 +1083,21 @@ def test_one_store_that_cannot_be_opened_leaves_no_database_half_registered(case
     case.same()
 
 
+def test_one_impossible_replica_in_a_configuration_and_nothing_is_begun(
+    case: Case, vfsstream: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    config = case.root / "app.yml"
+    config.write_text(
+        f"dbs:\n  - path: {case.path}\n    replica: {{url: file://{case.replica}}}\n"
+        f"  - path: {case.root}/second.db\n    replica: {{url: 's3://bucket/x?sse-customer-key=short'}}\n"
+    )
+    done = vfsstream("replicate", "-config", config)
+    assert done.returncode != 0
+    assert "second.db" in done.stderr or "app.yml:4" in done.stderr or "customer" in done.stderr
+    assert not meta_path_for(case.path).exists()
+    assert not case.replica.exists()
+
+
 def test_whether_the_replica_may_be_deleted_from_reaches_every_database(case: Case) -> None:
     for name in ("two.db", "dir/three.db", "dir/four.db"):
         path = case.root / name

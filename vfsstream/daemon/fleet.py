@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePath
@@ -37,7 +37,7 @@ from vfsstream.replicate.service import Service
 from vfsstream.replicate.servicestatus import ServiceResult, ServiceSettings, ServiceStatus
 from vfsstream.stores.trace import Trace
 
-__all__ = ["Fleet", "Target", "targets"]
+__all__ = ["Fleet", "Target", "check_replicas", "targets"]
 
 
 class Target:
@@ -100,6 +100,16 @@ def targets(config: Config) -> Iterator[Target]:
             raise DatabaseError(f"no database matches {entry.pattern} in {entry.dir}", hint="or set watch: true")
         for path in found:
             yield _in_directory(config, entry, path)
+
+
+def check_replicas(wanted: Iterable[Target]) -> None:
+    """Find out what is impossible before any database is touched; no request is made.
+
+    Raises:
+        UsageError: a replica that cannot be opened as configured.
+    """
+    for target in wanted:
+        target.open().close()
 
 
 def _in_directory(config: Config, entry: Database, path: str) -> Target:
@@ -193,6 +203,7 @@ class Fleet:
     def reload(self, config: Config) -> None:
         """Go over to another configuration: what vanished ends, what is new begins, what changed is restarted."""
         wanted = {target.path: target for target in targets(config)}
+        check_replicas(wanted.values())
         entries = {_identity(config, entry): entry for entry in config.dbs if entry.dir and entry.watch}
         timeout = self.config.shutdown_sync_timeout.total_seconds()
         with self._lock:

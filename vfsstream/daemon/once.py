@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from vfsstream.config.schema import Config
-from vfsstream.daemon.fleet import Target, targets
+from vfsstream.daemon.fleet import Target, check_replicas, targets
 from vfsstream.daemon.logs import Log
 from vfsstream.daemon.run import restore_missing
 from vfsstream.daemon.settings import database_settings, maintenance_settings
@@ -32,6 +32,7 @@ def run_once(config: Config, *, snapshot: bool = False, retention: bool = False)
     wanted = list(targets(config))
     if not wanted:
         raise UsageError("no databases are configured", hint="give DB_PATH REPLICA_URL, or add dbs: to the file")
+    check_replicas(wanted)
     restore_missing([t for t in wanted if t.database.restore_if_db_not_exists], Log(lambda line: None))
     return [_one(config, target, snapshot, retention) for target in wanted]
 

@@ -21,7 +21,7 @@ from vfsstream.config.checks import database_path, secrets_of
 from vfsstream.config.schema import Config
 from vfsstream.daemon.child import Child, split_command
 from vfsstream.daemon.control import ControlServer, rfc3339_nano
-from vfsstream.daemon.fleet import Fleet, Target, targets
+from vfsstream.daemon.fleet import Fleet, Target, check_replicas, targets
 from vfsstream.daemon.limits import raise_descriptor_limit
 from vfsstream.daemon.logs import Log
 from vfsstream.daemon.reports import Reports
@@ -101,6 +101,7 @@ class Daemon:
     def _start(self, stack: ExitStack) -> None:
         config = self.config
         wanted = list(targets(config))
+        check_replicas(wanted)
         restore_missing([t for t in wanted if t.database.restore_if_db_not_exists], self.log)
         if config.socket.enabled:
             control = ControlServer(
