@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import apsw
@@ -99,6 +99,30 @@ def test_a_child_process_reads_and_follows(primary: Recorder) -> None:
         time.sleep(0.02)
     assert status == 0
     assert db.execute("SELECT sum(length(body)) FROM t").get == 240000
+    db.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_fork_waits_for_what_a_new_thread_imports(primary: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that a thread of the parent was just importing could never be imported in the child."""
+    filled(primary, 4)
+    begun, release, done = threading.Event(), threading.Event(), threading.Event()
+
+    def watch(*_: object) -> Callable[[], None]:
+        begun.set()
+        release.wait(30)
+        done.set()
+        return lambda: None
+
+    monkeypatch.setattr(FileStore, "watch", watch)
+    db = vfsstream.connect(primary.url)
+    assert begun.wait(30)
+    threading.Timer(0.2, release.set).start()
+    child = os.fork()
+    if child == 0:
+        os._exit(not done.is_set())
+    assert os.waitpid(child, 0)[1] == 0
     db.close()
 
 

@@ -38,6 +38,8 @@ logger = logging.getLogger("vfsstream.vfs")
 CLOSES = "a snapshot, or a compacted file over the missing transactions, will close the gap"
 SLEEP_GAP = 30.0
 """The process was suspended for longer than this: level 0 may have been pruned meanwhile, so list first."""
+START = 1.0
+"""Seconds that a fork waits, at most, for a thread that has just been started."""
 
 
 @dataclass(slots=True)
@@ -93,8 +95,13 @@ class Follower:
         self._full = False
         self._wake = threading.Event()
         self._unwatch: Callable[[], None] | None = None
+        self._running = threading.Event()
         self._thread = threading.Thread(target=self._run, name="vfsstream-follower", daemon=True)
         self._thread.start()
+
+    def before_fork(self) -> None:
+        """Wait until the thread has loaded what it needs: a module half imported here stays locked in the child."""
+        self._running.wait(START)
 
     def after_fork(self) -> None:
         """Start the thread anew in a child process."""
@@ -156,6 +163,7 @@ class Follower:
 
     def _run(self) -> None:
         self._watch()
+        self._running.set()
         last = time.monotonic()
         while not self._stopping:
             pause = poll_interval(self._pace, self._quiet)

@@ -106,6 +106,12 @@ class Registry:
         with self._lock:
             return [entry.database for entry in self._entries.values() if entry.database is not None]
 
+    def before_fork(self) -> None:
+        """In the parent: threads that have just been started come to rest."""
+        for database in self.open_databases():
+            if database.follower is not None:
+                database.follower.before_fork()
+
     def after_fork(self) -> None:
         """In a child process: locks and threads of the parent mean nothing here."""
         self._lock = threading.Lock()
@@ -125,4 +131,4 @@ class Registry:
 registry = Registry()
 atexit.register(registry.close_all)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=registry.after_fork)
+    os.register_at_fork(before=registry.before_fork, after_in_child=registry.after_fork)
