@@ -1,7 +1,175 @@
-"""Edge cases."""
+"""The edge cases that Litestream's own tests protect, and which test of ours does: the begin of its name is given.
+
+==============================================================  ======================================================
+edge case                                                       shown by
+==============================================================  ======================================================
+*Capture and the log*
+sync before the database exists; it appears later               test_database: a database may appear later
+log removed between runs, or shorter than its header            here: a log that is gone or cut short
+log overwritten beyond the old position while down              test_silent_loss: b two restarts; test_decide: row
+newest file with WALOffset 32 and WALSize 0                     here: a newest file that holds no frames of the log
+no full file after own checkpoints of either mode               test_hardships: five rounds of writes and checkpoints
+an idle database writes nothing after a checkpoint              test_hardships: five rounds of writes and checkpoints;
+                                                                test_database: idle syncs write nothing
+stale frames do not make the log large                          here: the size of the log file is not the size of the
+                                                                lap
+the timer fires only after a write and forgets none             here: the timer forgets no write
+threshold: first file, data, and no file for the checkpoint     here: the size of the log file is not the size of the
+                                                                lap
+the byte limit splits at commits; a sync takes everything       test_database: the byte limit splits at commits
+emergency truncation in the middle of a split catch-up          here: whoever writes all the time does not keep
+                                                                checkpoints away
+emergency: rare attempts beside a reader, over without him      here: an emergency is over when the reader leaves;
+                                                                test_pacing: attempts without effect
+truncate pages 0 is the default                                 test_pacing: settings that cannot be are refused
+thresholds of large pages                                       test_hardships: thresholds are right; test_pacing:
+                                                                when a checkpoint is due
+TRUNCATE and concurrent writers: no page lost                   here: truncating checkpoints beside a writer;
+                                                                test_failures: no commit slips in
+TRUNCATE needs no file of all pages at its boundary             here: truncating checkpoints beside a writer, no
+                                                                truncation waits for our own reader
+VACUUM shrinks inside one range of the log                      test_database: growth shrinking and growth again,
+                                                                every page size
+growth without frames is filled, what has frames is not         here: pages of a growth that no new frame holds;
+                                                                test_capture: an increment that lacks a page
+SQLite logs every page by which a database grows                here: sqlite writes every page by which a database
+                                                                grows
+waits end in time and say why                                   here: whoever waits for the replica is not held up, an
+                                                                interrupt ends the pause; test_follow: the rewriter
+                                                                waits its turn
+first come, first served at the executor                        cannot occur: background work that finds it being done
+                                                                goes away, and the order of callers decides nothing
+giving up is told as such, not as damage                        here: an interrupt ends the pause; test_compactor: a
+                                                                merge can be interrupted; test_restore: progress ends
+                                                                at the whole and stop
+giving up in the middle of reading the log                      cannot occur: a read of the local log is not
+                                                                interrupted
+a step changes its state only when it succeeded                 here: a step that fails changes nothing
+a step without work publishes no position of before             test_extremes: a close that finds the replica ahead;
+                                                                test_begun_apart: it goes on above the replica
+full disk: typed, with path, TXID and step                      here: a full disk is told; test_failures: a full disk
+                                                                is named and survived
+full disk: another error clears the gauge; it recovers          here: a full disk is told
+errors while opening count as errors of the capture             here: an error while a database is opened
+log deleted under a running replicator                          test_failures: the log is deleted while running
+the read transaction ended twice                                here: a source is closed twice
+a close after an interrupt releases everything                  here: a close that was interrupted releases everything
+local file unreadable: an error that passes                     test_hardships: a local file that may not be read
+local file damaged: set aside and made up for                   test_failures: a damaged newest file, a damaged file
+                                                                is not uploaded
+*Frames of the log*
+other salts, checksum, short frame: the end                     test_wal: one flipped bit ends the chain, a cut frame
+                                                                is not valid, a frame of another lap is not taken
+bad magic, version, page size, checksum of the header           test_wal: damaged headers are no headers
+salts of an unknown lap in between                              test_silent_loss: b two restarts; test_wal: a restart
+                                                                adds one to the first salt; test_decide: every
+                                                                combination
+*Replica*
+a backlog drains at once, partial progress counts               here: a backlog goes up at once
+idle databases go on recording success                          here: an idle database goes on saying;
+                                                                daemon/test_watching: a heart beats only while all is
+                                                                well
+the loop survives an error of the position                      here: uploading goes on by itself
+restore, write, restore: TXIDs go on                            here: what is written after a restore; test_failures:
+                                                                a database restored to an older state
+an interrupt is logged as no error                              here: a close that was interrupted before it began
+*Snapshots and compaction*
+exactly the state at its TXID beside writers and checkpoints    test_database: a snapshot is the state at its txid
+frames that are not captured are left out                       here: what is not in the snapshot
+whoever asks gets one, the timetable skips duplicates           here: a snapshot that ends early; test_maintenance:
+                                                                one shot snapshot and retention
+an upload that ends early keeps no checkpoint away              here: a snapshot that ends early
+not ready before there is a database, and then ready            here: a database that does not exist yet gets its
+                                                                levels
+no second merge in one interval, none without input             test_maintenance: a restart does not compact again, an
+                                                                idle database costs nothing
+a merge has the time of its last input                          test_compactor: every golden file is what we make of
+                                                                its sources
+a failing writer leaves no thread                               test_compactor: a failing store leaves nothing and no
+                                                                threads
+a dropped connection of an input is resumed                     stores/test_retry: a stream resumes where it broke;
+                                                                faults/test_stores: reads survive cuts
+local files are read where the remote is partial                here: a partial object harms no merge; test_compactor:
+                                                                a local copy saves the download
+snapshots are 24 h apart by default                             here: snapshots are a day apart
+*Retention*
+the newest of each level, one snapshot, the floor               plan/test_retention: snapshots, levels keep what
+                                                                touches the floor, what retention makes of level 0
+files of plans in flight                                        plan/test_retention: levels keep what touches the
+                                                                floor; here: restores succeed while compaction and
+                                                                retention run
+level 0: merged and old only, nothing while level 1 is empty    plan/test_retention: l0
+level 0: ends at the first young file                           plan/test_retention: l0 scanning stops
+level 0: the newest stays, here and there                       plan/test_retention: l0; here: the newest local file
+                                                                and the newest in the replica
+deletion in the replica switched off                            test_maintenance: deletion can be left to others
+local files go after their level                                test_maintenance: an hour of commits, deletion can be
+                                                                left to others
+*Restore*
+the plan: every combination of levels, gaps, overlaps           here: a plan takes the same files; plan/test_restore:
+                                                                the plan is litestreams, the worked example
+exact TXIDs that miss, no files                                 here: a plan takes the same files; plan/test_restore:
+                                                                an unreachable txid, without a full image
+files shorter than a header                                     here: a file shorter than a header
+a failing restore leaves nothing                                test_restore: a passing error is survived and a
+                                                                lasting one leaves nothing, an existing database is
+                                                                kept
+errors while a file is opened are tried again                   test_restore: a passing error is survived
+missing directories are made                                    here: a file shorter than a header
+times over all levels; before and after the range               test_restore: every golden restore, times come from
+                                                                headers; here: a time outside of the history;
+                                                                plan/test_restore: a time is exclusive
+an output or a sidecar is protected, an empty one is not        test_restore: an existing database is kept, a sidecar
+                                                                without a database; here: an empty file is no database
+-force replaces                                                 test_restore: force replaces database and sidecars
+beside compaction and retention                                 here: restores succeed while compaction and retention
+                                                                run; test_restore: a file removed between listing and
+                                                                reading
+after a compacted file is gone that lower levels cover          here: a compacted file may vanish
+v0.3: snapshot alone, foreign names                             here: a backup of the old format without any log
+v0.3: logs, several, later, shorter, missing slices             test_v03: several logs from a later index, a missing
+                                                                segment is refused, a backup of the real old program
+v0.3: generations, times, both formats                          test_v03: the newest snapshot of all generations,
+                                                                which format is the newer one
+following: each TXID, truncation after writing                  test_follow: it passes through every txid, whoever
+                                                                opens the copy after a crash
+following: gaps, overlaps, empty level 0                        here: following needs no level 0; test_follow: it
+                                                                resumes after files were compacted away
+following: checksums                                            test_follow: damage leaves the copy as it was
+following: the -txid file, whole or as before                   here: the txid beside a copy is replaced as a whole
+following: a -txid file without sense                           here: a copy whose txid makes no sense; test_follow: a
+                                                                database without its txid
+following: resuming, stale TXIDs                                test_follow: it resumes after files, another history
+                                                                is not followed; test_defects: following cannot be
+                                                                resumed
+integrity checks and what they find                             here: what each integrity check finds; test_restore: a
+                                                                failing integrity check changes nothing
+*The end*
+tries until it succeeds                                         here: a close tries until it succeeds
+ends at the timeout; zero is one attempt                        test_failures: a close without the remote says so in
+                                                                time; here: a close tries until it succeeds
+an interrupt ends the waiting and the attempt                   here: an interrupt ends the pause; test_failures: a
+                                                                second signal ends the close
+interrupted before it began: no attempt                         here: a close that was interrupted before it began
+*Stores and directories*
+a store that cannot be opened opens no database                 here: one store that cannot be opened, one impossible
+                                                                replica in a configuration
+gaps and overlaps are told, by level and database               plan/test_contiguity: neighbours in the order given,
+                                                                levels are looked at in order; test_maintenance:
+                                                                validation reports
+whether to delete reaches every database                        here: whether the replica may be deleted from
+registering twice                                               test_service: two registrations at once, register and
+                                                                unregister; here: one store that cannot be opened
+files beside a database are none                                test_directory: scan
+bursts of events are handled once                               cannot occur: directories are looked at in intervals,
+                                                                without events
+new directories inside new ones                                 test_directory: databases come and go
+==============================================================  ======================================================
+"""
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import errno
 import json
@@ -1123,3 +1291,48 @@ def test_whether_the_replica_may_be_deleted_from_reaches_every_database(case: Ca
             assert [policy.delete_remote for policy in found] == [enabled] * 5
         finally:
             fleet.close(timedelta(seconds=30))
+
+
+# --- the tables -------------------------------------------------------------------------------------------------
+
+
+def table_of(module: Path) -> Iterator[tuple[str, str]]:
+    """The rows of the table in a module's docstring; whatever a row shows in several lines is one text."""
+    lines = (ast.get_docstring(ast.parse(module.read_text())) or "").splitlines()
+    borders = [number for number, line in enumerate(lines) if line.startswith("===")]
+    assert len(borders) == 3
+    column = lines[borders[0]].index(" =") + 1
+    row: list[str] | None = None
+    for line in lines[borders[1] + 1 : borders[2]]:
+        left, right = line[:column].strip(), line[column:].strip()
+        if row is not None and not left:
+            row = [row[0], f"{row[1]} {right}"]
+            continue
+        if row is not None:
+            yield row[0], row[1]
+        row = [left, right]
+    assert row is not None
+    yield row[0], row[1]
+
+
+def functions_of(module: Path) -> set[str]:
+    tree = ast.parse(module.read_text())
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize(("name", "least"), [("test_edges", 80), ("test_hardships", 30)])
+def test_every_test_that_a_table_names_exists(name: str, least: int) -> None:
+    here = Path(__file__).with_name(f"{name}.py")
+    rows = [(edge, shown) for edge, shown in table_of(here) if not edge.startswith("*")]
+    assert len(rows) >= least
+    for edge, shown in rows:
+        if shown.startswith("cannot occur: "):
+            continue
+        for group in shown.split("; "):
+            place, _, names = group.partition(": ")
+            module = here if place == "here" else here.parent / ("../" * ("/" in place)) / f"{place}.py"
+            functions = functions_of(module)
+            for words in names.split(", "):
+                begin = words.replace(" ", "_")
+                found = [f for f in functions if f"{f}_".startswith((f"{begin}_", f"test_{begin}_"))]
+                assert found, f"{edge}: no test of {module} begins with {words!r}"

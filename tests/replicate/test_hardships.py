@@ -1,44 +1,65 @@
-"""The failures a replicator must survive, and which test shows that it does.
+"""The failures a replicator must survive, and which test shows that it does: the begin of its name is given.
 
-======================================================  ================================================================
+======================================================  ============================================================
 failure                                                 shown by
-======================================================  ================================================================
-killed while it writes a local file                     test_kill: capture:encoded
-killed between local file and upload                    test_kill: capture:published, capture:recorded, before-put
-killed during an upload                                 test_kill: after-put; test_extremes: what killed uploads left
-killed between a checkpoint and the next sync           test_kill: checkpoint:sealed, checkpoint:released
-killed, and the application goes on through restarts    test_silent_loss a, b; test_machine: downtime
-killed during compaction, snapshots, retention          test_service: killed often
-killed during a restore                                 test_restore, faults/test_restore
-disk full, local files                                  test_failures: a full disk is named and survived
-disk full, the volume of the database                   here
-remote away at the start, or later                      test_failures: capture goes on; test_machine: remote
-remote slow                                             test_service: a slow store holds up no other
-remote partial upload                                   here; faults/test_stores
-remote wiped                                            test_failures, test_defects; while running: here
-newest file of the replica deleted                      test_failures: the newest file vanishes
-gap in level 0                                          test_failures: a gap is filled; test_compactor; test_maintenance
-clock set back, or corrected after it was ahead         test_failures: a clock set back; test_schedule: TrustedClock
-application checkpoints behind our back                 test_machine: checkpoint_by_the_application
-application deletes the log while running               test_failures: the log is deleted
+======================================================  ============================================================
+killed while it writes a local file                     test_kill: killed at each step
+killed between local file and upload                    test_kill: killed at each step
+killed during an upload                                 test_kill: killed at each step; test_extremes: what killed
+                                                        uploads left
+killed between a checkpoint and the next sync           test_kill: killed at each step
+killed, and the application goes on through restarts    test_silent_loss: a the end of the old lap, b two restarts;
+                                                        test_machine: the machine
+killed during compaction, snapshots, retention          test_service: killed eight times, killed two hundred times
+killed during a restore                                 test_restore: a killed restore; faults/test_restore: killed
+                                                        again and again
+disk full, local files                                  test_failures: a full disk is named and survived;
+                                                        test_edges: a full disk is told
+disk full, the volume of the database                   here: the volume of the database is full
+remote away at the start, or later                      test_failures: capture goes on while the remote is away;
+                                                        test_machine: the machine
+remote slow                                             test_service: a slow store of one database holds up no other
+remote partial upload                                   here: an upload that did not arrive whole;
+                                                        faults/test_stores: a put that is cut
+remote wiped                                            test_failures: a wiped replica; test_defects: a wiped
+                                                        replica; here: the replica is wiped while we run
+newest file of the replica deleted                      test_failures: the newest file of the replica vanishes
+gap in level 0                                          test_failures: a gap left by a crash; test_maintenance: a
+                                                        gap in level 0
+clock set back, or corrected after it was ahead         test_failures: a clock set back; test_schedule: a step
+                                                        forward must last
+application checkpoints behind our back                 test_machine: checkpoint by the application
+application deletes the log while running               test_failures: the log is deleted while running
 application is the last to close                        test_database: without a log only the changed pages
-VACUUM; shrinking and growth in one range               test_database
-page size changes                                       test_failures, test_defects; with a crash: test_extremes
-database deleted, recreated, replaced                   test_failures; test_silent_loss d
+VACUUM; shrinking and growth in one range               test_database: growth shrinking and growth again, every page
+                                                        size
+page size changes                                       test_failures: the page size changes; test_defects: a change
+                                                        of the page size; test_extremes: a crash between the first
+                                                        file of a new page size
+database deleted, recreated, replaced                   test_failures: the database is deleted and made anew;
+                                                        test_silent_loss: d the database file is replaced
 database restored to an older state                     test_failures: a database restored to an older state
 two replicators, one database                           test_database: a second instance is refused
-two hosts, one replica                                  test_failures: lease and fork; test_defects: two histories
-huge transaction                                        test_extremes: memory does not grow
-database above 1 GiB                                    test_extremes: a database grows over the lock page (soak)
+two hosts, one replica                                  test_failures: two replicators on one replica, without a
+                                                        lease, a fork is found, both write the same txid;
+                                                        test_defects: two histories
+huge transaction                                        test_extremes: memory does not grow with the transaction
+database above 1 GiB                                    test_extremes: a database grows over the lock page
 read-only database, directory or file system            test_extremes: what may only be read
-a local file may not be read                            here
-newest local file damaged                               test_failures, test_defects
-older local file damaged or lost                        test_extremes, test_failures, test_defects; test_machine
-power failure                                           test_extremes: the power fails; test_silent_loss c
-long reader in the application                          test_failures: a long reader causes no files
-process stopped for a while                             here
-application in the same process                         test_locks
-======================================================  ================================================================
+a local file may not be read                            here: a local file that may not be read
+newest local file damaged                               test_failures: a damaged newest file; test_defects: a
+                                                        damaged newest local file
+older local file damaged or lost                        test_extremes: an older local file is damaged;
+                                                        test_failures: a file lost before its upload; test_defects:
+                                                        recovery from a lost local file; test_machine: damage a
+                                                        local file
+power failure                                           test_extremes: the power fails; test_silent_loss: c a tail
+                                                        of the log
+long reader in the application                          test_failures: a long reader
+process stopped for a while                             here: a process that was stopped
+application in the same process                         test_locks: nothing that a replicated database does drops
+                                                        them, nor does the service
+======================================================  ============================================================
 """
 
 from __future__ import annotations
