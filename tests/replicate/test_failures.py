@@ -400,6 +400,31 @@ def test_a_service_acknowledges_only_what_has_a_base(case: Case) -> None:
         assert contents(case.target) == contents(case.writer)
 
 
+@pytest.mark.parametrize("commits", [0, 3])
+def test_the_newest_file_lost_with_the_note_of_its_number_is_no_fork(case: Case, commits: int) -> None:
+    """Its TXID is given to another file before the replica is looked at; only the number is the same."""
+    for _ in range(2):
+        case.turn()
+        case.write()
+    case.turn()
+    case.newest_local().unlink()
+    (meta_path_for(case.path) / "vfsstream" / "state.json").unlink()
+    case.write(commits)
+    with case.database(lease=False, shutdown_sync_timeout=timedelta(0)) as database:
+        with pytest.raises(ForkDetected):
+            once(database)  # without a lease another host may be writing there
+        database.local.delete(database.local.txids()[2:])
+        database._close_local()
+    (meta_path_for(case.path) / "vfsstream" / "state.json").unlink()
+    with case.database() as database:
+        once(database)
+        assert database.position == (4 if commits else 3)
+    case.same()
+    case.write()
+    case.turn()
+    case.same()
+
+
 @pytest.mark.interop
 def test_a_database_restored_to_an_older_state_goes_on(case: Case, litestream: str) -> None:
     case.turn()

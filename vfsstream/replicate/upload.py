@@ -131,6 +131,8 @@ class Uploader:
             # Local files begun without a look at the replica share no history with it: the numbers collide only.
             # Those given so far are given anew, so that the chain goes on without a gap.
             standing = behind(remote)
+        elif isinstance(standing, Standing) and self._collides_only(standing, local, remote):
+            standing = behind(remote)
         elif newest and self._belongs_elsewhere(standing, local, remote):
             found = f"holds files up to TXID {newest} that the local files, of {self._met.read_text()}, do not continue"
             self._fork(found, max(newest, position), remote)
@@ -219,6 +221,19 @@ class Uploader:
     def _is_ours(self, standing: Behind | Standing) -> bool:
         """Whether the replica holds what was begun here: the first upload arrived, then we were killed."""
         return isinstance(standing, Standing) and standing.common is not None and self._same(standing.common)
+
+    def _collides_only(self, standing: Standing, local: list[FileInfo], remote: dict[int, list[FileInfo]]) -> bool:
+        """A file that was written before this first look has the number of another one, above a shared history.
+
+        So it looks when the newest local file was lost and with it the note of its number. Whoever holds the lease
+        goes on above what an earlier holder wrote, as he does when the replica is ahead by more than that.
+        """
+        common = standing.common
+        if self.lease is None or self.listing is not None or common is None or common not in self._sent_here:
+            return False
+        single = {info.min_txid for info in remote.get(0, ()) if info.min_txid == info.max_txid}
+        shared = [i.min_txid for i in local if i.min_txid in single and i.min_txid not in self._sent_here]
+        return bool(shared) and self._same(max(shared)) and not self._same(common)
 
     def _send(self, txids: list[TXID]) -> None:
         if len(txids) == 1:
