@@ -15,9 +15,12 @@ from vfsstream.errors import AccessDenied, Interrupted, NotFound, StoreError
 from vfsstream.ltx import TXID
 from vfsstream.plan.files import FileInfo
 from vfsstream.replica import Replica
+from vfsstream.stores.base import Fetched
 from vfsstream.vfs.fetch import FetchEngine
+from vfsstream.vfs.flight import Flight
 from vfsstream.vfs.options import Options
 from vfsstream.vfs.pagemap import fold
+from vfsstream.vfs.ranges import MAX_GAP
 from vfsstream.vfs.view import View
 
 
@@ -112,9 +115,9 @@ class Reading(threading.Thread):
         answer: the page, or the exception.
     """
 
-    def __init__(self, engine: FetchEngine, view: View) -> None:
+    def __init__(self, engine: FetchEngine, view: View, pgno: int = 50) -> None:
         super().__init__()
-        self.engine, self.view = engine, view
+        self.engine, self.view, self.pgno = engine, view, pgno
         self.answer: object = None
         before = engine._counts["waits"]
         self.start()
@@ -123,7 +126,7 @@ class Reading(threading.Thread):
 
     def run(self) -> None:
         try:
-            self.answer = bytes(self.engine.read(self.view, 50, lambda: None))
+            self.answer = bytes(self.engine.read(self.view, self.pgno, lambda: None))
         except Exception as error:
             self.answer = error
 
@@ -195,3 +198,69 @@ def test_who_waits_for_what_has_not_begun_is_told_of_the_close(pages: list[bytes
     reading.join(10)
     ahead.join(60)
     assert isinstance(reading.answer, Interrupted)
+
+
+def test_what_somebody_waits_for_overtakes_what_was_only_guessed(tmp_path: Path) -> None:
+    """The page wanted was already asked for in the background, as the last of several, and nothing has begun."""
+    pages = make_database(tmp_path / "db", 6000)
+    replica = snapshot(pages)
+    view = view_of(replica)
+    engine = FetchEngine(replica, Options(replica_url="memory:", prefetch="off", max_requests=1))
+    store = Held(replica, StoreError("the first one fails"))
+    offsets: list[int] = []
+    fetch = replica.store.fetch
+
+    def recorded(key: str, offset: int = 0, size: int | None = None) -> Fetched:
+        offsets.append(offset)
+        return fetch(key, offset, size)
+
+    replica.store.fetch = recorded  # type: ignore[method-assign]
+    far_apart = [2]
+    for pgno in range(3, len(pages) + 1):
+        if view.find(pgno).offset > view.find(far_apart[-1]).offset + MAX_GAP + 8192:  # type: ignore[union-attr]
+            far_apart.append(pgno)
+    assert len(far_apart) >= 4
+    ahead = threading.Thread(target=engine.fetch_ahead, args=(view, far_apart, lambda: None))
+    ahead.start()
+    assert store.held.wait(60)
+    while len(engine.transfer.pool._jobs) < len(far_apart) - 1:
+        assert ahead.is_alive()
+    reading = Reading(engine, view, far_apart[-1])
+    end = time.monotonic() + 5
+    while len(engine.transfer.pool._jobs) < len(far_apart) and time.monotonic() < end:
+        time.sleep(0.001)
+    store.go.set()
+    reading.join(60)
+    ahead.join(60)
+    engine.close()
+    assert reading.answer == pages[far_apart[-1] - 1]
+    assert offsets[1] == view.find(far_apart[-1]).offset  # type: ignore[union-attr]
+    assert len(offsets) == len(far_apart)  # nothing twice
+
+
+def test_the_cause_is_told_when_there_is_no_time_to_ask_anew(
+    pages: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica = snapshot(pages)
+    view = view_of(replica)
+    engine = FetchEngine(replica, Options(replica_url="memory:", prefetch="off", deadline=0.5))
+    store = Held(replica, AccessDenied("403 of the background"))
+    ahead = threading.Thread(target=engine.fetch_ahead, args=(view, [50], lambda: None))
+    ahead.start()
+    assert store.held.wait(60)
+    reading = Reading(engine, view)
+    settle = Flight.wait
+
+    def late(flight: Flight, *arguments: object) -> None:
+        try:
+            settle(flight, *arguments)  # type: ignore[arg-type]
+        finally:
+            time.sleep(0.6)
+
+    monkeypatch.setattr(Flight, "wait", late)
+    second = Reading(engine, view)
+    store.go.set()
+    for thread in (reading, second, ahead):
+        thread.join(60)
+    engine.close()
+    assert isinstance(second.answer, AccessDenied)

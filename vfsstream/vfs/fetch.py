@@ -33,6 +33,17 @@ ATTEMPTS = 3
 """Times that a frame which does not decode is fetched again before it is called damaged."""
 
 
+class _NotOurs(Exception):
+    """A flight failed that somebody else began: ask anew while there is time.
+
+    Attributes:
+        error: what befell it.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
 class FetchEngine:
     """Gives pages; the PageSource behind every connection to one replica.
 
@@ -66,9 +77,12 @@ class FetchEngine:
             return page
         end = time.monotonic() + self.options.deadline
         failures = 0
+        trouble: Exception | None = None
         while True:
             try:
                 page = self._here(view, pgno, version) or self._fly(view, pgno, version, check, end)
+            except _NotOurs as other:
+                trouble = other.error
             except LtxError:
                 failures += 1
                 if failures == ATTEMPTS:
@@ -78,7 +92,7 @@ class FetchEngine:
             if page is not None:
                 return page
             if time.monotonic() > end:
-                raise DeadlineExceeded(f"page {pgno}: not here within {self.options.deadline:g} s")
+                raise trouble or DeadlineExceeded(f"page {pgno}: not here within {self.options.deadline:g} s")
 
     def cached(self, view: View, pgno: int) -> bytes | None:
         """The page if no request is needed for it."""
@@ -112,6 +126,8 @@ class FetchEngine:
             if stream.error is None:
                 return None
         flight, joined = self._flight(view, pgno, version, end)
+        if joined and not flight.demanded:
+            self.transfer.hurry(flight)
         place = view.find(pgno)
         info = view.files[place.file] if place is not None else None
         try:
@@ -121,9 +137,9 @@ class FetchEngine:
                 raise
             return None  # begun for an older view; this view's own place is in another file
         except Exception as error:
-            if not joined or error is not flight.error or flight.binds(error) or time.monotonic() >= end:
+            if not joined or error is not flight.error or flight.binds(error):
                 raise
-            return None  # it began with another's deadline, or for nobody
+            raise _NotOurs(error) from error  # it began with another's deadline, or for nobody
         frame = flight.frame(pgno, version)
         if frame is None:
             return None

@@ -23,19 +23,43 @@ class Flight:
         data: the bytes, once here.
         error: why they never came.
         started: a thread has taken it up.
+        job: what carries it out, once it is asked for.
+        urgent: somebody waits for it although nobody did at first.
         trouble: the last failure that was retried.
         demanded: somebody waited for it from the beginning, so it was no guess.
     """
 
-    __slots__ = ("_done", "data", "deadline", "demanded", "error", "info", "range", "started", "trouble")
+    __slots__ = (
+        "_done",
+        "_taken",
+        "data",
+        "deadline",
+        "demanded",
+        "error",
+        "info",
+        "job",
+        "range",
+        "started",
+        "trouble",
+        "urgent",
+    )
 
     def __init__(self, wanted: ByteRange, deadline: float, info: FileInfo | None = None) -> None:
         self.range, self.deadline, self.info = wanted, deadline, info
         self.data: bytes | None = None
         self.error: Exception | None = None
         self.trouble: Exception | None = None
-        self.started = self.demanded = False
+        self.started = self.demanded = self.urgent = False
+        self.job: Callable[[], None] | None = None
         self._done = threading.Event()
+        self._taken = threading.Lock()
+
+    def take(self) -> bool:
+        """Is it up to the caller to carry it out? Only the first one is told so."""
+        if not self._taken.acquire(blocking=False):
+            return False
+        self.started = True
+        return True
 
     @property
     def done(self) -> bool:

@@ -56,10 +56,18 @@ class Transfer:
         Args:
             landed: called with the bytes before those who wait are woken; what it returns stays in the flight.
         """
-        self.pool.submit(lambda: self._carry(flight, files[flight.range.file], landed), priority)
+        flight.job = lambda: self._carry(flight, files[flight.range.file], landed)
+        self.pool.submit(flight.job, DEMAND if flight.urgent else priority)  # looked at after the job is there
+
+    def hurry(self, flight: Flight) -> None:
+        """Somebody waits now for a flight that was submitted with less priority."""
+        flight.urgent = True  # before looking for the job: who submits it just now does it the other way round
+        if not flight.started and flight.job is not None:
+            self.pool.submit(flight.job, DEMAND)
 
     def _carry(self, flight: Flight, info: FileInfo, landed: Callable[[Flight, bytes], bytes | None]) -> None:
-        flight.started = True
+        if not flight.take():
+            return  # it was hurried on
         try:
             data = self._fetch(flight, info)
             flight.finish(landed(flight, data))
