@@ -52,7 +52,10 @@ def test_the_walk_meets_every_row_in_order(pages: list[bytes], tmp_path: Path) -
 
 
 @pytest.mark.parametrize("backwards", [False, True])
-def test_a_scan_in_key_order_is_foreseen_exactly(pages: list[bytes], backwards: bool) -> None:
+def test_a_scan_in_key_order_is_foreseen_exactly(
+    pages: list[bytes], backwards: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vfsstream.vfs.btree.WHOLE", 1 << 30)
     for leaves in trees(pages).values():
         if len(leaves) < 100:
             continue
@@ -82,6 +85,46 @@ def test_point_lookups_ask_for_nothing_else(pages: list[bytes]) -> None:
         assert not found.pages or not found.established
 
 
+def test_neighbours_read_by_chance_among_few_leaves_are_no_run(tmp_path: Path) -> None:
+    """With large pages a table has few leaves, and random lookups meet a neighbour of an earlier one soon."""
+    pages = make_database(tmp_path / "db", 9000, 2048)
+    leaves = max(trees(pages).values(), key=len)
+    assert 1000 < len(leaves) < 3000
+    planner, unasked = planner_of(pages), 0
+    planner.first = 2
+    for leaf in random.Random(4).sample(leaves, 500):
+        found = planner.miss(leaf, 0)
+        assert found is not None
+        unasked += len(found.pages) if found.established else 0
+    assert unasked <= 25
+
+
+def test_a_long_run_takes_the_stretch_that_its_tree_lies_in_once(tmp_path: Path) -> None:
+    pages = make_database(tmp_path / "db", 9000, 2048, fragmented=True)
+    leaves = max(trees(pages).values(), key=len)
+    planner, here, stretches = planner_of(pages), set[int](), 0
+    assert len(leaves) > 1000
+    for number, leaf in enumerate(leaves):
+        found = planner.use(leaf) if leaf in here else planner.miss(leaf, 0)
+        if found is not None and found.whole:
+            stretches += 1
+            assert 256 <= number < 800
+            assert set(leaves) <= set(found.pages)
+        here |= {leaf, *(found.pages if found is not None else ())}
+    assert stretches == 1
+
+
+def test_a_short_run_in_a_wide_tree_takes_no_stretch(tmp_path: Path) -> None:
+    pages = make_database(tmp_path / "db", 9000, 2048, fragmented=True)
+    leaves = max(trees(pages).values(), key=len)
+    planner, here = planner_of(pages), set[int]()
+    for leaf in leaves[:100]:
+        found = planner.use(leaf) if leaf in here else planner.miss(leaf, 0)
+        assert found is None or not found.whole
+        here |= {leaf, *(found.pages if found is not None else ())}
+    assert len(here) <= 1 + 1 + 8 + 32 + 128
+
+
 def test_without_the_next_parent_the_run_goes_on_when_it_passes_by(tmp_path: Path) -> None:
     pages = make_database(tmp_path / "db", 6000, 512)
     leaves = max(trees(pages).values(), key=len)
@@ -93,15 +136,14 @@ def test_without_the_next_parent_the_run_goes_on_when_it_passes_by(tmp_path: Pat
     grand = whole._place(place[0])
     assert grand is not None
     planner.page(grand[0], pages[grand[0] - 1])
-    planner.miss(leaves[0], 0)
-    found = planner.miss(leaves[1], 0)
-    assert found is not None
     siblings = whole._interior[place[0]]
     expected = whole._interior[grand[0]][grand[1] + 1]
-    while found is not None and expected not in found.pages and found.pages:
-        found = planner.miss(leaves[leaves.index(found.pages[-1]) + 1], 0)
-    assert found is not None
-    assert found.pages[-1] == expected, siblings
+    here, asked = set[int](), list[int]()
+    for leaf in siblings:
+        found = planner.use(leaf) if leaf in here else planner.miss(leaf, 0)
+        asked += found.pages if found is not None else ()
+        here |= {leaf, *asked}
+    assert asked[-1] == expected, siblings
     planner.page(expected, pages[expected - 1])
     following = planner.miss(whole._interior[expected][0], 0)
     assert following is not None
@@ -118,13 +160,77 @@ def test_index_leaves_lead_to_the_table(tmp_path: Path) -> None:
         expected = [db.execute("SELECT id FROM t WHERE name = ?", (n,)).fetchone()[0] for n in names]
     assert rowids == expected[expected.index(rowids[0]) :][: len(rowids)]
     planner.page(index[1], pages[index[1] - 1])
-    wanted = [planner._leaf_of(rowid, table[0]) for rowid in rowids]
+    root = sp.schema_roots(1, pages[0])[0]
+    wanted = [planner.below(root, rowid)[0] for rowid in rowids]
     assert set(wanted) <= set(table)
     planner.miss(wanted[0], 0)
     found = planner.miss(wanted[1], 0)
     assert found is not None
     assert found.established
-    assert found.pages[:3] == tuple(dict.fromkeys(wanted[2:]))[:3]
+    assert found.pages == tuple(dict.fromkeys(wanted[2:]))[: len(found.pages)]
+    assert 2 <= len(found.pages) <= 9
+
+
+def index_scan(pages: list[bytes], step: int, known: list[int]) -> tuple[int, int, int]:
+    """``(waits, pages fetched, rows)`` of two leaves of the index and their rows, in the order of the index.
+
+    Args:
+        known: interior pages that the planner has seen.
+    """
+    _, index = (leaves for _, leaves in sorted(trees(pages).items()))
+    whole, planner, here = planner_of(pages), BtreePlanner(len(pages)), set[int]()
+    for pgno in [1, *known]:
+        planner.page(pgno, pages[pgno - 1])
+    waits = rows = 0
+
+    def read(pgno: int) -> None:
+        nonlocal waits, here
+        if pgno in here:
+            planner.page(pgno, pages[pgno - 1])
+            found = planner.use(pgno)
+        else:
+            waits += 1
+            found = planner.miss(pgno, 0)
+            planner.page(pgno, pages[pgno - 1])
+        here |= {pgno, *(found.pages if found is not None and found.established else ())}
+
+    root = sp.schema_roots(1, pages[0])[0]
+    for leaf in index[3:5][::step]:
+        if leaf not in here:
+            here.add(leaf)
+            planner.page(leaf, pages[leaf - 1])
+        else:
+            read(leaf)
+        rowids = sp.index_rowids(leaf, pages[leaf - 1], planner.usable) + whole._entry_after(leaf)
+        for rowid in rowids[::step]:
+            rows += 1
+            read(whole.below(root, rowid)[0])
+    return waits, len(here), rows
+
+
+@pytest.mark.parametrize("step", [1, -1])
+def test_rows_in_the_order_of_an_index_are_foreseen_from_leaf_to_leaf(tmp_path: Path, step: int) -> None:
+    pages = make_database(tmp_path / "db", 20_000, 1024)
+    waits, fetched, rows = index_scan(pages, step, planner_of(pages).interior)
+    assert rows > 50
+    assert waits <= 3
+    assert fetched <= 2 * rows
+
+
+def test_random_rows_are_not_taken_for_those_of_an_index(tmp_path: Path) -> None:
+    """A leaf of the index was read, and every page of the table holds some row that it names."""
+    pages = make_database(tmp_path / "db", 20_000, 65536)
+    planner = planner_of(pages)
+    planner.first = planner._leads.first = 2
+    table, index = (leaves for _, leaves in sorted(trees(pages).items()))
+    unasked = 0
+    chance = random.Random(5)
+    for leaf in index[:8]:
+        planner.page(leaf, pages[leaf - 1])
+        for _ in range(40):
+            found = planner._leads.miss(chance.choice(table), len(pages), 1000)
+            unasked += len(found.pages) if found is not None else 0
+    assert unasked <= 32  # of 320
 
 
 def test_overflow_chains_are_found(tmp_path: Path) -> None:
@@ -143,6 +249,32 @@ def test_overflow_chains_are_found(tmp_path: Path) -> None:
     found = planner.miss(heads[0], 0)
     assert found is not None
     assert found.pages == (heads[1],)
+    assert not found.established
+
+
+def test_overflow_pages_of_one_row_after_the_other_are_fetched_together(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "db")) as db:
+        db.execute("PRAGMA page_size=1024")
+        db.execute("CREATE TABLE b (id INTEGER PRIMARY KEY, x BLOB) WITHOUT ROWID")
+        db.executemany("INSERT INTO b VALUES (?, zeroblob(500))", ((n,) for n in range(100)))
+        db.commit()
+    data = (tmp_path / "db").read_bytes()
+    pages = [data[n : n + 1024] for n in range(0, len(data), 1024)]
+    first, second = trees(pages)[2][:2]
+    planner = planner_of(pages)
+    waits, here = 0, set[int]()
+    for leaf in (first, second):
+        planner.page(leaf, pages[leaf - 1])
+        heads = sp.overflow_heads(leaf, pages[leaf - 1], 1024)
+        assert len(heads) >= 3
+        for head in heads:
+            if head in here:
+                planner.use(head)
+                continue
+            waits += 1
+            found = planner.miss(head, 0)
+            here |= set(found.pages) if found is not None and found.established else set()
+    assert waits == 3  # two of the first leaf, one of the second
 
 
 @given(st.binary(min_size=512, max_size=512), st.integers(1, 3))

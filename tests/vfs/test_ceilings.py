@@ -177,6 +177,23 @@ def test_lookups_cost_no_more_than_one_page_at_a_time_would(server: S3Server, op
     assert gets(server) <= 200 + 100  # one a row, and the level of interior pages once
 
 
+def test_rows_by_an_index(server: S3Server, opened: Open) -> None:
+    """Each of 500 rows lies in a page of its own: these, and not the whole database."""
+    server.latency = 0.02
+    try:
+        db = opened("ordered")
+        before, bytes_before = gets(server), stats(db)["bytes"]
+        found = db.execute("SELECT v FROM t WHERE k BETWEEN 100000 AND 100499").fetchall()
+        assert len(found) == 500
+        quiet(server)
+        assert stats(db)["streams"] == 0
+        assert stats(db)["waits"] <= 200  # one a row without the index
+        assert gets(server) - before <= 900
+        assert stats(db)["bytes"] - bytes_before <= 4e6  # 500 rows of 3.5 kB, 70 interior pages, one step beyond
+    finally:
+        server.latency = LATENCY
+
+
 def test_a_scattered_range(server: S3Server, opened: Open) -> None:
     db = opened("scattered")
     waits = stats(db)["waits"]

@@ -47,9 +47,9 @@ def test_a_reset_forgets() -> None:
 
 def test_a_scattered_run_is_streamed_and_a_coalesced_one_is_not() -> None:
     escalation = Escalation()
-    assert escalation.in_order(2000, 900, fast(), 75 * MB)
-    assert not escalation.in_order(2000, 10, fast(), 75 * MB)
-    assert not escalation.in_order(200, 100, fast(), 10_000 * MB)
+    assert escalation.in_order(2000, 1000, 900, 3 * MB, fast(), 75 * MB)
+    assert not escalation.in_order(2000, 1000, 10, 3 * MB, fast(), 75 * MB)
+    assert not escalation.in_order(200, 100, 100, MB, fast(), 10_000 * MB)
 
 
 def test_the_link_is_measured() -> None:
@@ -60,3 +60,20 @@ def test_the_link_is_measured() -> None:
     assert link.latency == 0.1
     assert 9e6 < link.throughput < 12e6
     assert 1 << 20 <= link.window() <= 8 << 20
+
+
+def test_what_a_run_pays_in_small_requests_adds_up() -> None:
+    escalation = Escalation()
+    assert not escalation.in_order(300, 100, 100, MB // 2, fast(), 75 * MB)
+    escalation.asked(600)
+    assert escalation.in_order(300, 100, 100, MB // 2, fast(), 75 * MB)
+
+
+def test_rows_that_an_index_names_are_not_taken_to_go_on() -> None:
+    """The same price, where nothing tells that as much will follow."""
+    escalation = Escalation()
+    escalation.asked(400)
+    assert escalation.in_order(500, 128, 128, MB // 2, fast(), 56 * MB)
+    assert not escalation.in_order(0, 128, 128, MB // 2, fast(), 56 * MB)
+    escalation.asked(600)
+    assert escalation.in_order(0, 128, 128, MB // 2, fast(), 56 * MB)

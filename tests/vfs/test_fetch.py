@@ -112,6 +112,23 @@ def test_random_lookups_read_little_more_than_their_pages(ordered: list[bytes]) 
         assert engine.transfer.counts["bytes"] - before <= 3 * own
 
 
+def test_random_lookups_in_large_pages_read_little_more_than_these(tmp_path: Path) -> None:
+    """Among a few hundred leaves the neighbour of one read before is met by chance."""
+    pages = make_database(tmp_path / "db", 60_000, 65536)
+    replica = snapshot(pages)
+    with connect(replica, cache_size=200 << 20) as (db, engine):
+        settle(engine)
+        view = view_of(replica)
+        before = engine.transfer.counts["bytes"]
+        known = set(engine.cache._entries)
+        for rowid in random.Random(6).sample(range(60_000), 100):
+            db.execute("SELECT body FROM t WHERE id = ?", (rowid,)).fetchall()
+        settle(engine)
+        asked = set(engine.cache._entries) - known
+        own = sum(view.find(pgno).size for pgno, _ in asked)  # type: ignore[union-attr]
+        assert engine.transfer.counts["bytes"] - before <= 1.5 * own
+
+
 def test_a_fragmented_range_is_fetched_in_key_order(fragmented: list[bytes]) -> None:
     replica = snapshot(fragmented)
     with connect(replica) as (db, engine):

@@ -11,7 +11,7 @@ import vfsstream.vfs
 from vfsstream.vfs.planner import MODES, Planner
 
 FORBIDDEN = {"os", "io", "socket", "time", "threading", "subprocess", "pathlib", "tempfile", "random"}
-PURE = ("ranges", "readahead", "sqlitepage", "btree", "planner", "escalate", "bulk")
+PURE = ("ranges", "readahead", "sqlitepage", "btree", "leads", "planner", "escalate", "bulk")
 
 
 @pytest.mark.parametrize("name", PURE)

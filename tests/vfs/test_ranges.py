@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vfsstream.vfs.bulk import merge_columns
-from vfsstream.vfs.ranges import Frame, coalesce
+from vfsstream.vfs.ranges import MANY, MOST, Frame, coalesce
 from vfsstream.vfs.view import Columns
 
 
@@ -28,6 +28,27 @@ def test_a_small_gap_is_read_through_and_a_large_one_is_not() -> None:
 def test_long_runs_are_split() -> None:
     found = coalesce(frames(*((0, n * 10, 10) for n in range(10))), max_range=40)
     assert [r.size for r in found] == [40, 40, 20]
+
+
+def spread(count: int, gap: int) -> list[Frame]:
+    return frames(*((0, n * (3000 + gap), 3000) for n in range(count)))
+
+
+def test_a_few_scattered_pages_are_not_read_through_what_lies_between() -> None:
+    found = coalesce(spread(MANY, 40_000))
+    assert len(found) >= MANY - 2  # two bytes for one that is wanted: two gaps
+    assert sum(r.size for r in found) <= 3 * MANY * 3000
+
+
+def test_many_are_fetched_in_few_requests() -> None:
+    found = coalesce(spread(150, 40_000))
+    assert len(found) <= 24
+    assert sum(r.size for r in found) <= MOST
+
+
+def test_no_more_is_read_through_than_memory_is_for() -> None:
+    found = coalesce(spread(1000, 40_000))
+    assert sum(r.size for r in found) <= MOST + 1000 * 3000
 
 
 PLACES = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 500)), max_size=60, unique=True)

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections import OrderedDict
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from vfsstream.vfs.leads import Chains, Leads, Siblings, Span
 from vfsstream.vfs.sqlitepage import (
     INDEX_INTERIOR,
     INDEX_LEAF,
@@ -35,33 +36,18 @@ __all__ = ["BtreePlanner", "Siblings"]
 FIRST, GROWTH = 8, 4
 SKIP = 4
 """Leaves a scan may jump over (they were in a cache that does not tell us) and still be the same run."""
+SHARE_SEEN = 128
+"""Of so many pages one is remembered as read last: among few pages, neighbours meet by chance."""
 RUNS = 32
+WHOLE, DENSE = 256, 4
+"""A run of so many leaves takes the whole stretch of the file that its tree lies in when the stretch has at most
+``DENSE`` times the pages that the run is expected to want."""
 DEPTH = 20
-SHARE = 16
-"""A level of interior pages is fetched when one in so many of them had to be waited for."""
+SURE = 640
+"""The children of an interior page, n of them, are fetched when n²/SURE of them had to be waited for: a few at once
+when they are few, a larger level only for those who come back often."""
 MOST_LEVEL = 8 << 20
 """Bytes of interior pages fetched unasked; beyond it they come when they are needed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Siblings:
-    """Pages to fetch, in the order in which they will be read.
-
-    Attributes:
-        pages: what comes next; empty when nothing is known.
-        established: the order was seen, not supposed: worth requests of their own.
-        covered: leaves that this run has asked for so far.
-        wanted: leaves that the run would ask for if all of them were known.
-        marker: the page whose first use continues the run; 0 = none.
-        uncles: the parents of what the run will want after that.
-    """
-
-    pages: tuple[int, ...]
-    established: bool
-    covered: int = 0
-    wanted: int = 0
-    marker: int = 0
-    uncles: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -77,22 +63,29 @@ class BtreePlanner:
     Args:
         commit: pages of the database; grows by itself.
         most: leaves of the largest step of a run.
+        first: leaves of the first one.
     """
 
-    def __init__(self, commit: int, most: int = 4096) -> None:
-        self.most = most
+    def __init__(self, commit: int, most: int = 4096, first: int = FIRST) -> None:
+        self.most, self.first = most, first
         self.usable = 0
         self._commit = commit
         self._parent = array("I", bytes(4 * (commit + 1)))
         self._interior: dict[int, array[int]] = {}
         self._keys: dict[int, array[int]] = {}
+        self._between: dict[int, array[int]] = {}
         self._tables: set[int] = set()
         self._expected: OrderedDict[int, _Run] = OrderedDict()
         self._markers: dict[int, tuple[int, _Run]] = {}
         self._pending: dict[int, _Run] = {}
-        self._leads = _Leads()
+        self._leads, self._chains = Leads(self, first), Chains()
+        self._seen: dict[int, deque[int]] = {}
+        self._height: dict[int, int] = {}
+        self._extent: dict[int, tuple[int, int]] = {}
+        self._taken: set[int] = set()
         self._paid: dict[int, tuple[set[int], int]] = {}
         self._levels: list[int] = []
+        self._named: set[int] = set()
         self._unasked = 0
 
     @property
@@ -113,25 +106,73 @@ class BtreePlanner:
         found = kind(pgno, page)
         if found in (INDEX_INTERIOR, TABLE_INTERIOR):
             self._learn(pgno, page, found)
-        elif found == INDEX_LEAF and self.usable:
-            self._leads.index_leaf(pgno, index_rowids(pgno, page, self.usable))
-        elif found == TABLE_LEAF and self.usable:
-            self._leads.chains(overflow_heads(pgno, page, self.usable))
+        elif found in (INDEX_LEAF, TABLE_LEAF):
+            if pgno in self._interior:  # it was one before
+                self._forget(pgno)
+            self._remember(pgno)
+            if self.usable:
+                self._chains.leaf(overflow_heads(pgno, page, self.usable))
+                if found == INDEX_LEAF and (rowids := index_rowids(pgno, page, self.usable)):
+                    self._leads.index_leaf(pgno, [*rowids, *self._entry_after(pgno)])
         return found
+
+    def _entry_after(self, pgno: int) -> list[int]:
+        """The rowid of the entry between a leaf of an index and the next one; it lies in an interior page."""
+        while (place := self._place(pgno)) is not None:
+            pgno, index = place
+            if index < len(self._interior[pgno]) - 1:
+                return list(self._between.get(pgno, ())[index : index + 1])
+        return []
+
+    def _forget(self, pgno: int) -> None:
+        for known in (self._interior, self._keys, self._between, self._height):
+            known.pop(pgno, None)
+        self._tables.discard(pgno)
+
+    def _remember(self, pgno: int) -> None:
+        """A leaf was read."""
+        root, depth = self._climb(pgno)
+        if not depth:
+            return
+        self._height[root] = min(self._height[root], depth - 1)
+        seen = self._seen.get(root)
+        if seen is None:
+            seen = self._seen[root] = deque(maxlen=2 * max(4, min(16, self._commit // SHARE_SEEN)))
+        if not seen or seen[-1] != pgno:
+            seen.append(pgno)
+
+    def _climb(self, pgno: int) -> tuple[int, int]:
+        """The root of a page's tree, as far as it is known, and the number of levels between."""
+        for depth in range(DEPTH):
+            parent = self._parent[pgno] if pgno <= self._commit else 0
+            if not parent or parent == pgno or parent not in self._interior:
+                return pgno, depth
+            pgno = parent
+        return pgno, 0
 
     def _learn(self, pgno: int, page: bytes | memoryview, found: int) -> None:
         below = children(pgno, page, self._commit)
         if not below or self._interior.get(pgno) == below:
             return
         self._interior[pgno] = below
+        height, low, high = 0, min(below), max(below)
         for child in below:
             self._parent[child] = pgno
-        self._pay(pgno)
+            height = max(height, self._height.get(child, -1) + 1)
+        self._height[pgno] = max(height, self._height.get(pgno, 0))
+        root, depth = self._climb(pgno)
+        self._height[root] = max(self._height.get(root, 0), depth + self._height[pgno])
+        before = self._extent.get(root, (low, high))
+        self._extent[root] = min(low, before[0]), max(high, before[1])
+        if pgno not in self._named:
+            self._pay(pgno)
         self._keys.pop(pgno, None)
         self._tables.discard(pgno)
         if found == TABLE_INTERIOR:
             self._tables.add(pgno)
             self._keys[pgno] = separators(pgno, page)
+        elif self.usable:
+            self._between[pgno] = array("q", index_rowids(pgno, page, self.usable))
         run = self._pending.pop(pgno, None)
         if run is not None:
             self._expected[below[0 if run.step > 0 else -1]] = run
@@ -146,7 +187,7 @@ class BtreePlanner:
         seen, paid = self._paid.get(parent, (set[int](), 0))
         if seen.isdisjoint((index - 1, index + 1)):
             paid += 1
-            if paid == max(2, len(level) // SHARE):
+            if paid == max(2, len(level) ** 2 // SURE):
                 self.want(level)
         seen.add(index)
         self._paid[parent] = seen, paid
@@ -160,11 +201,13 @@ class BtreePlanner:
         room = max(0, MOST_LEVEL // page_size - self._unasked)
         pages, self._levels = tuple(self._levels[:room]), []
         self._unasked += len(pages)
+        self._named.update(pages)
         return pages
 
     def forget(self, marker: int) -> None:
         """Another takes over the run that goes on at this page."""
         self._markers.pop(marker, None)
+        self._leads.forget(marker)
 
     def knows(self, pgno: int) -> bool:
         """Is the parent of this page known?"""
@@ -207,155 +250,138 @@ class BtreePlanner:
         Args:
             guess: how many siblings to name when no run is established yet.
         """
-        lead = self._leads.follow(pgno, self._leaf_of, self.most)
+        lead = self._chains.read(pgno) or self._leads.miss(pgno, self._commit, self.most)
         if lead is not None:
             return lead
         if not self.knows(pgno):
             return None
-        if self._parent[pgno] in self._paid:  # an interior page: leaves are read in order, their parents looked up
+        if not self._is_leaf(pgno):  # leaves are read in order, their parents looked up
             return Siblings((), established=False)
         run = self._expected.pop(pgno, None)
+        if run is None or not self._follows(pgno, run.step):
+            run = self._begins(pgno)
+        self._remember(pgno)
         if run is None:
-            self._expect(pgno, _Run(1, max(1, guess), 1))
-            self._expect(pgno, _Run(-1, 1, 1), only=-1)
             return Siblings(tuple(_take(self.next_pages(pgno), guess)), established=False)
         return self._advance(pgno, run)
 
-    def came_along(self, pgno: int, pages: Container[int]) -> None:
-        """These pages were fetched with ``pgno`` on supposition: a run would show itself by a miss after them."""
-        end, count = pgno, 0
-        for page in self.next_pages(pgno):
-            if page not in pages:
-                break
-            end, count = page, count + 1
-        if count:
-            self._expect(end, _Run(1, count, 1 + count))
+    def _is_leaf(self, pgno: int) -> bool:
+        """Is it below all interior pages of its tree that are known?"""
+        root, depth = self._climb(pgno)
+        return depth > self._height.get(root, 0)
+
+    def _follows(self, pgno: int, step: int) -> bool:
+        """Was one of the pages before this one read just now? Else the reader came here by chance."""
+        seen = self._seen.get(self._climb(pgno)[0], ())
+        return any(page in seen for page in _take(self.next_pages(pgno, -step), SKIP))
+
+    def _begins(self, pgno: int) -> _Run | None:
+        """The run of a page whose neighbour was read before it."""
+        seen = self._seen.get(self._climb(pgno)[0])
+        if not seen:
+            return None
+        latest = [page for page in seen if page != pgno][-(seen.maxlen or 0) // 2 :]
+        for step in (1, -1):
+            count = 0
+            for page in self.next_pages(pgno, -step):
+                if page not in (seen if count else latest):
+                    break
+                count += 1
+            if count:
+                return _Run(step, count, count)
+        return None
 
     def use(self, pgno: int) -> Siblings | None:
         """A page fetched ahead is used for the first time: what to fetch next, if it was a marker."""
+        if self.knows(pgno) and self._is_leaf(pgno):
+            self._remember(pgno)
+        self._chains.read(pgno)
+        lead = self._leads.use(pgno, self._commit, self.most)
+        if lead is not None:
+            return lead
         marked = self._markers.pop(pgno, None)
         if marked is None:
             return None
         end, run = marked
+        if not self._follows(pgno, run.step):
+            return None
         if not any(self._expected.pop(page, None) for page in _take(self.next_pages(end, run.step), SKIP)):
             return None
         return self._advance(end, run)
 
     def _advance(self, pgno: int, run: _Run) -> Siblings:
-        count = min(self.most, max(FIRST, run.count * GROWTH))
-        pages = tuple(_take(self.next_pages(pgno, run.step), count))
+        count = min(self.most, max(self.first, run.count * GROWTH))
+        pages = tuple(_take(self.next_pages(pgno, run.step), count + 1))
+        if len(pages) > count and self._is_leaf(pages[-1]):
+            pages = pages[:count]
         following = _Run(run.step, count, run.covered + len(pages))
         end, marker = pages[-1] if pages else pgno, 0
+        whole = self._whole(pgno, run.covered, count)
         uncles: tuple[int, ...] = ()
-        self._expect(end, following, only=run.step)
-        if pages and self._is_uncle(end, pgno):
+        self._expect(end, following)
+        if pages and not self._is_leaf(end):  # a parent of leaves that are not known yet
             self._pending[end] = following
             fanout = len(self._interior[self._parent[pgno]])
-            uncles = tuple(_take(self.next_pages(end, run.step), count // fanout + 1))
+            uncles = tuple(_take(self.next_pages(end, run.step), min(count, following.covered) // fanout + 1))
         elif len(pages) > 1:
             marker = pages[len(pages) // 2]
             self._mark(marker, end, following)
-        return Siblings(pages, True, following.covered, count, marker, uncles)
+        return Siblings(whole or pages, True, following.covered, count, marker, uncles, whole=bool(whole))
 
-    def _is_uncle(self, page: int, pgno: int) -> bool:
-        """Is ``page`` a parent of leaves not known yet, at which the walk from ``pgno`` ended?"""
-        return self._parent[page] == self._parent[self._parent[pgno]] != 0
+    def _whole(self, pgno: int, covered: int, count: int) -> tuple[int, ...]:
+        """Every page between the first and the last one of a tree, once, when a long run will want many of them."""
+        root, _ = self._climb(pgno)
+        low, high = self._extent.get(root, (0, 0))
+        if covered < WHOLE or root in self._taken:
+            return ()
+        if high - low >= min(2 * self.most, DENSE * (covered + count)):
+            return ()
+        self._taken.add(root)
+        more = (high - low) // 64  # not all of it is known
+        return tuple(range(max(1, low - more), min(self._commit, high + more) + 1))
 
     def _mark(self, marker: int, end: int, run: _Run) -> None:
         if len(self._markers) >= 4 * RUNS:
             self._markers.clear()
         self._markers[marker] = (end, run)
 
-    def _expect(self, end: int, run: _Run, only: int = 0) -> None:
+    def _expect(self, end: int, run: _Run) -> None:
         """The run goes on at one of the next few pages after ``end``."""
-        for page in _take(self.next_pages(end, only or 1), SKIP if only else 1):
+        for page in _take(self.next_pages(end, run.step), SKIP):
             self._expected[page] = run
-        if not only:
-            for page in _take(self.next_pages(end, -1), 1):
-                self._expected[page] = _Run(-1, 1, run.covered)
         while len(self._expected) > 2 * RUNS:
             self._expected.popitem(last=False)
 
-    def _leaf_of(self, rowid: int, near: int) -> int:
-        """The leaf that holds a rowid, in the table that ``near`` is a leaf of; 0 when not known."""
-        at, root = near, 0
-        for _ in range(DEPTH):
-            parent = self._parent[at] if at <= self._commit else 0
-            if not parent or parent not in self._tables or parent == at:
-                break
-            at = root = parent
-        for _ in range(DEPTH):
-            keys = self._keys.get(at)
-            if keys is None:
-                return at if root else 0
-            at = self._interior[at][bisect_left(keys, rowid)]
-        return 0
+    # What the leads ask
 
-
-class _Leads:
-    """What the leaves read last point to: rowids of an index, heads of overflow chains."""
-
-    LEAVES = 4
-    PATIENCE = 32
-    """Misses elsewhere after which a leaf of an index is taken to lead nowhere."""
-
-    def __init__(self) -> None:
-        self._vain: dict[int, int] = {}
-        self._rowids: OrderedDict[int, list[int]] = OrderedDict()
-        self._heads: dict[int, list[int]] = {}
-        self._position: dict[int, tuple[int, int]] = {}
-
-    def index_leaf(self, pgno: int, rowids: list[int]) -> None:
-        if rowids:
-            self._rowids[pgno] = rowids
-            self._rowids.move_to_end(pgno)
-            self._vain[pgno] = 0
-            while len(self._rowids) > self.LEAVES:
-                self._drop(next(iter(self._rowids)))
-
-    def _drop(self, leaf: int) -> None:
-        del self._rowids[leaf], self._vain[leaf]
-        self._position.pop(leaf, None)
-
-    def chains(self, heads: list[int]) -> None:
-        if len(heads) > 1:
-            if len(self._heads) > 256:
-                self._heads.clear()
-            for position, head in enumerate(heads[:-1]):
-                self._heads[head] = heads[position + 1 :]
-
-    def follow(self, pgno: int, leaf_of: Callable[[int, int], int], most: int) -> Siblings | None:
-        """The pages that come after ``pgno`` when it was reached through one of the leads."""
-        chains = self._heads.pop(pgno, None)
-        if chains:
-            return Siblings(tuple(chains[: self.LEAVES]), established=False)
-        for leaf, rowids in reversed(list(self._rowids.items())):
-            found = self._along(pgno, leaf, rowids, leaf_of, most)
-            if found is not None:
-                self._vain[leaf] = 0
-                return found
-            self._vain[leaf] += 1
-            if self._vain[leaf] > self.PATIENCE:
-                self._drop(leaf)
-        return None
-
-    def _along(
-        self, pgno: int, leaf: int, rowids: list[int], leaf_of: Callable[[int, int], int], most: int
-    ) -> Siblings | None:
-        start, streak = self._position.get(leaf, (0, 0))
-        span = rowids[start:] if streak == 0 else rowids[start : start + 4 * FIRST]
-        position = next((at for at, rowid in enumerate(span, start) if leaf_of(rowid, pgno) == pgno), -1)
-        if position < 0:
+    def span(self, pgno: int) -> Span | None:
+        """The rowids of a leaf of a table; ``None`` when it is not known to be one."""
+        root, depth = self._climb(pgno)
+        if root not in self._tables or depth <= self._height.get(root, 0):
             return None
-        self._position[leaf] = (position + 1, streak + 1)
-        if streak == 0:
-            return None
-        count = min(most, FIRST * GROWTH ** (streak - 1))
-        ahead = dict.fromkeys(leaf_of(rowid, pgno) for rowid in rowids[position + 1 : position + 1 + count])
-        ahead.pop(0, None)
-        ahead.pop(pgno, None)
-        self._position[leaf] = (min(len(rowids), position + 1 + count), streak + 1)
-        return Siblings(tuple(ahead), established=True) if ahead else None
+        low, high = -1 << 63, 1 << 63
+        for _ in range(depth):
+            place = self._place(pgno)
+            if place is None or place[0] not in self._keys:
+                return None
+            pgno, index = place
+            keys = self._keys[pgno]
+            if index < len(keys):
+                high = min(high, keys[index])
+            if index:
+                low = max(low, keys[index - 1])
+        return Span(root, low, high)
+
+    def below(self, root: int, rowid: int) -> tuple[int, bool]:
+        """The deepest known page on the way to a rowid, and whether it is the leaf; ``(0, False)`` for none."""
+        at, depth = root, 0
+        while (keys := self._keys.get(at)) is not None and depth < DEPTH:
+            at, depth = self._interior[at][bisect_left(keys, rowid)], depth + 1
+        return (at, depth > self._height.get(root, 0)) if depth else (0, False)
+
+    def following(self, pgno: int, step: int) -> int:
+        """The page after this one on its level; 0 when not known."""
+        return next(self.next_pages(pgno, step), 0)
 
 
 def _take(pages: Iterator[int], count: int) -> Iterator[int]:

@@ -31,6 +31,8 @@ __all__ = ["FetchEngine"]
 
 ATTEMPTS = 3
 """Times that a frame which does not decode is fetched again before it is called damaged."""
+MEANWHILE = 16
+"""Pages of a run that are asked for while a stream that brings them, too, is under way."""
 
 
 class _NotOurs(Exception):
@@ -144,7 +146,10 @@ class FetchEngine:
         if frame is None:
             return None
         self.windows.take(pgno, version)
-        return self._decode(view, pgno, version, frame)
+        page = self._decode(view, pgno, version, frame)
+        if joined:
+            self._used(view, pgno)
+        return page
 
     def _decode(self, view: View, pgno: int, version: int, frame: bytes | memoryview) -> bytes:
         place = view.find(pgno)
@@ -186,8 +191,12 @@ class FetchEngine:
             planner.window(self._window())
             plan = planner.miss(pgno)
             ranges = self._ranges(view, plan, pgno)
+            stream = self.streaming.worth_it(view, planner.parts, plan, ranges)
+            if stream or self.streaming.under_way:
+                planner.levels(view.page_size)  # they come with the stream
+                ranges = self._missing(view, plan.pages[:MEANWHILE], pgno, self._window())
             demanded = next(r for r in ranges if any(f.pgno == pgno for f in r.frames))
-            if not plan.established or self.streaming.under_way:
+            if not plan.established:
                 ranges = [demanded]
             self.escalation.asked(len(ranges) - 1)
             guessed = [f.pgno for r in ranges for f in r.frames if f.pgno != pgno]
@@ -197,7 +206,6 @@ class FetchEngine:
             flights = [self._register(view, r, end) for r in ranges]
             own = next(flight for flight in flights if flight.range is demanded)
             own.demanded = True
-            stream = self.streaming.worth_it(view, planner.parts, plan, len(ranges))
         for flight in flights:
             self._send(view, flight, DEMAND if flight is own else GUESS)
         if stream:
@@ -214,10 +222,11 @@ class FetchEngine:
                 return
             end = time.monotonic() + self.options.deadline
             ranges = self._ranges(view, plan, 0)
+            stream = self.streaming.worth_it(view, planner.parts, plan, ranges)
+            ranges = [] if stream else ranges
             self._counts["guessed_pages"] += sum(len(r.frames) for r in ranges)
             self.escalation.asked(len(ranges))
             flights = [self._register(view, r, end) for r in ranges]
-            stream = self.streaming.worth_it(view, planner.parts, plan, len(ranges))
         for flight in flights:
             self._send(view, flight, GUESS)
         if stream:
@@ -225,7 +234,7 @@ class FetchEngine:
 
     def _ranges(self, view: View, plan: Plan, demanded: int) -> list[ByteRange]:
         """The ranges of a plan's pages that are not here and not under way; no more bytes than a window."""
-        return self._missing(view, plan.pages, demanded, self._window())
+        return self._missing(view, plan.pages, demanded, plan.windows * self._window())
 
     def _missing(self, view: View, pages: Sequence[int], demanded: int, left: int) -> list[ByteRange]:
         frames: list[Frame] = []
@@ -234,6 +243,8 @@ class FetchEngine:
                 continue
             place = view.find(pgno)
             if place is None or (pgno != demanded and self._has(view, pgno, place.version)):
+                continue
+            if pgno != demanded and self.streaming.brings(view, pgno):
                 continue
             left -= place.size
             if left < 0 and frames:

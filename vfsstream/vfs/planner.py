@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from vfsstream.vfs.btree import BtreePlanner, Siblings
+from vfsstream.vfs.btree import FIRST, BtreePlanner
+from vfsstream.vfs.leads import Siblings
 from vfsstream.vfs.readahead import ReadAhead, Run
 from vfsstream.vfs.sqlitepage import INDEX_INTERIOR, TABLE_INTERIOR
 
@@ -41,12 +42,14 @@ class Plan:
         established: worth requests of their own; else only what comes with the first page's request.
         scattered: the miss was in no known order.
         covered: leaves of a run in b-tree order so far.
+        windows: how many windows it may fill.
     """
 
     pages: Sequence[int]
     established: bool = False
     scattered: bool = False
     covered: int = 0
+    windows: int = 1
 
 
 class Planner:
@@ -63,7 +66,8 @@ class Planner:
         self.parts = MODES[mode]
         self._frame_size = max(1, frame_size)
         self.ahead = ReadAhead(FIRST_WINDOW // self._frame_size, window // self._frame_size)
-        self.btree = BtreePlanner(commit) if "btree" in self.parts else None
+        first = max(2, min(FIRST, FIRST_WINDOW // self._frame_size))
+        self.btree = BtreePlanner(commit, first=first) if "btree" in self.parts else None
         self._guesses: OrderedDict[int, None] = OrderedDict()
         self.window(window)
 
@@ -96,7 +100,7 @@ class Planner:
                     return Plan((pgno, *range(run.first, run.first + run.count)), established=True)
                 self.btree.want(found.uncles)
                 pages = (pgno, *found.pages)
-                return Plan(pages, found.established, not found.established, found.covered)
+                return Plan(pages, found.established, not found.established, found.covered, 1 + found.whole)
         known = self.ahead.expects(pgno)
         run = self.ahead.miss(pgno)
         return Plan(range(run.first, run.first + run.count), known, not known)
@@ -104,7 +108,7 @@ class Planner:
     def _in_page_order(self, found: Siblings) -> Run | None:
         """A run in b-tree order that is one in the order of page numbers, too, needs no interior pages to go on."""
         pages = found.pages
-        if self.btree is None or not found.established or len(pages) < STRAIGHT:
+        if self.btree is None or not found.established or found.whole or len(pages) < STRAIGHT:
             return None
         known = pages[: len(pages) * 7 // 8]  # the last one may be the next parent, somewhere else
         steps = sum(0 < after - before <= 2 for before, after in pairwise(known))
@@ -121,7 +125,6 @@ class Planner:
         """These pages are fetched with ``pgno`` although no order was seen."""
         if self.btree is not None and self.btree.knows(pgno):  # else the read-ahead has counted them itself
             self.ahead.first.guessed(len(pages))
-            self.btree.came_along(pgno, set(pages))
         self._guesses.update(dict.fromkeys(pages))
         while len(self._guesses) > REMEMBERED:
             self._guesses.popitem(last=False)
@@ -137,6 +140,6 @@ class Planner:
                 if run is not None:
                     return Plan(range(run.first, run.first + run.count), established=True)
                 self.btree.want(found.uncles)
-                return Plan(found.pages, established=True, covered=found.covered)
+                return Plan(found.pages, True, covered=found.covered, windows=1 + found.whole)
         run = self.ahead.use(pgno)
         return Plan(range(run.first, run.first + run.count), established=True) if run else None

@@ -130,13 +130,14 @@ def overflow_heads(pgno: int, page: Page, usable: int) -> list[int]:
 
 
 def index_rowids(pgno: int, page: Page, usable: int) -> list[int]:
-    """The rowids that the entries of an index leaf end with, in order; empty when they are not integers."""
-    if kind(pgno, page) != INDEX_LEAF:
+    """The rowids that the entries of an index page end with, in order; empty when they are not integers."""
+    found = kind(pgno, page)
+    if found not in (INDEX_LEAF, INDEX_INTERIOR):
         return []
     rowids = []
     try:
         for pointer in _pointers(pgno, page):
-            payload, at = varint(page, pointer)
+            payload, at = varint(page, pointer if found == INDEX_LEAF else pointer + 4)
             if _local(payload, usable, table=False) != payload:
                 return []
             types = _serial_types(page, at)

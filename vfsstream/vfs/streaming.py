@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import partial
 
 from vfsstream.vfs.bulk import covering_ranges
@@ -12,6 +12,7 @@ from vfsstream.vfs.escalate import Escalation
 from vfsstream.vfs.flight import Flight
 from vfsstream.vfs.options import Options
 from vfsstream.vfs.planner import Plan
+from vfsstream.vfs.ranges import ByteRange
 from vfsstream.vfs.spill import Spill
 from vfsstream.vfs.transfer import STREAM, Transfer
 from vfsstream.vfs.view import Place, View
@@ -48,13 +49,13 @@ class Streaming:
         """Everything is here or on its way: nothing needs to be guessed."""
         return self.spill is not None and not self.refused
 
-    def worth_it(self, view: View, parts: Collection[str], plan: Plan, ranges: int) -> bool:
+    def worth_it(self, view: View, parts: Collection[str], plan: Plan, ranges: Sequence[ByteRange]) -> bool:
         """Is now the moment to begin?
 
         Args:
             parts: what ``prefetch=`` switched on.
             plan: of the miss.
-            ranges: requests that the plan takes.
+            ranges: what the plan takes.
         """
         if "bulk" not in parts or self.spill is not None or self.refused:
             return False
@@ -65,7 +66,9 @@ class Streaming:
         link = self._transfer.link
         if plan.scattered:
             return self._escalation.scattered(time.monotonic(), link, total)
-        return self._escalation.in_order(plan.covered, ranges, link, total)
+        pages = sum(len(wanted.frames) for wanted in ranges)
+        size = sum(wanted.size for wanted in ranges)
+        return self._escalation.in_order(plan.covered, pages, len(ranges), size, link, total)
 
     def begin(self, view: View) -> None:
         """Begin to bring every page that has a place in the view."""
@@ -92,6 +95,12 @@ class Streaming:
             except (OSError, ValueError):
                 self.refused = True
                 raise
+
+    def brings(self, view: View, pgno: int) -> bool:
+        """Has the part that brings a page begun?"""
+        found = self._find(view, pgno)
+        flight = found[0].flights[found[1]] if found is not None else None
+        return flight is not None and flight.started and flight.error is None
 
     def coming(self, view: View, pgno: int) -> Flight | None:
         """The part that brings a page, if it is coming just now."""

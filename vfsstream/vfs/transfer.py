@@ -23,6 +23,8 @@ DEMAND, GUESS, STREAM = 0, 1, 2
 STREAMS = 4
 """Large reads at once of what may be needed: enough to fill a link, few enough for memory."""
 
+LONE = 4
+"""So many reads at once do not yet wait for one another."""
 SMALL, LARGE = 128 << 10, 512 << 10
 PAUSE, LONGEST_PAUSE = 0.05, 1.0
 
@@ -100,6 +102,7 @@ class Transfer:
         started = time.monotonic()
         with self._lock:
             self._active += 1
+            before = self._active
             self.counts["gets"] += 1
         try:
             with deadline(max(0.001, flight.deadline - started)):
@@ -111,14 +114,15 @@ class Transfer:
         if len(data) != wanted.size:
             what = f"{self.replica.key(info)}: {len(data)} bytes of {wanted.size} from byte {wanted.offset}"
             raise StoreError(f"{what}: the answer is cut short", retryable=True)
-        self._measure(len(data), time.monotonic() - started, active)
+        self._measure(len(data), time.monotonic() - started, max(before, active))
         return data
 
     def _measure(self, size: int, seconds: float, active: int) -> None:
         with self._lock:
             self.counts["bytes"] += size
             if size <= SMALL:
-                self.link.small(seconds)
+                if active <= LONE or not self.link.measured:
+                    self.link.small(seconds)
             elif size >= LARGE:
                 self.link.large(size * active, seconds)
 
