@@ -99,7 +99,7 @@ def same(db: apsw.Connection, primary: Recorder) -> None:
 
 @pytest.mark.parametrize("kind", FAULTS)
 def test_a_server_that_misbehaves_now_and_then(server: S3Server, primary: Recorder, kind: str, mode: Mode) -> None:
-    every = 40 if mode.tiny else 7 if kind == "wrong" else 3  # with little memory there are many more reads
+    every = 40 if mode.tiny else 5 if kind == "wrong" else 3  # with little memory there are many more reads
     strike = Sometimes(server, kind, every)
     server.faults.append(strike)
     db = vfsstream.connect(server.url("b", "db"), poll_interval="30ms", relist_interval="500ms")
