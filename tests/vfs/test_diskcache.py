@@ -26,6 +26,7 @@ from vfsstream.vfs.diskcache import DiskCache, directory_for
 
 SIZE = 1024
 FILES = [FileInfo(TXID(1), TXID(5), 9, 1000, datetime(2026, 1, 1, tzinfo=UTC))]
+LATER = [FileInfo(TXID(1), TXID(6), 9, 1000, datetime(2026, 1, 2, tzinfo=UTC))]
 OTHERS = [FileInfo(TXID(1), TXID(5), 9, 1000, datetime(2026, 1, 2, tzinfo=UTC))]
 
 
@@ -61,12 +62,38 @@ def test_another_history_begins_with_nothing(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("pages-*"))) == 1
 
 
+@pytest.mark.parametrize(
+    ("other", "kept"),
+    [
+        (FileInfo(TXID(2), TXID(2), 0, 100, datetime(2026, 1, 2, tzinfo=UTC)), True),
+        (FileInfo(TXID(2), TXID(2), 0, 100, None), True),  # found by its name: no listing told the time
+        (FileInfo(TXID(2), TXID(2), 0, 101, None), False),
+        (FileInfo(TXID(2), TXID(2), 0, 100, datetime(2026, 1, 3, tzinfo=UTC)), False),
+        (
+            FileInfo(TXID(2), TXID(2), 1, 101, datetime(2026, 1, 3, tzinfo=UTC)),
+            True,
+        ),  # another level, another file
+    ],
+)
+def test_a_replica_that_was_set_back_and_went_on_is_another_history(
+    tmp_path: Path, other: FileInfo, kept: bool
+) -> None:
+    base = FileInfo(TXID(1), TXID(1), 9, 1000, datetime(2026, 1, 1, tzinfo=UTC))
+    mine = FileInfo(TXID(2), TXID(2), 0, 100, datetime(2026, 1, 2, tzinfo=UTC))
+    first = make(tmp_path, files=[base, mine])
+    first.store(3, 2, content(3, 2))
+    first.close()
+    second = make(tmp_path, files=[base, other])
+    assert (second.page(3, 2) is not None) == kept
+    second.close()
+
+
 def test_a_history_is_recognised_by_any_file_it_ever_had(tmp_path: Path) -> None:
     first = make(tmp_path)
     first.store(3, 7, content(3, 7))
-    first.learn(OTHERS)
+    first.learn(LATER)
     first.close()
-    second = make(tmp_path, files=OTHERS)
+    second = make(tmp_path, files=LATER)
     assert second.page(3, 7) is not None
     second.close()
 

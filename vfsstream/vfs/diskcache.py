@@ -40,6 +40,26 @@ def identity(info: FileInfo) -> str:
     return f"{info.level}/{info.name}/{info.size}/{info.created_at}"
 
 
+def contradict(some: Iterable[str], others: Iterable[str]) -> bool:
+    """Do two sets of identities have a file of the same name that is not the same file?
+
+    Then a replica was set back and went on another way: one TXID stands for two contents. A time that was not known
+    contradicts nothing.
+    """
+    found = {name: rest for name, *rest in map(_parts, some)}
+    for name, *rest in map(_parts, others):
+        known = found.get(name, rest)
+        if known[0] != rest[0] or (known[1] != rest[1] and "None" not in (known[1], rest[1])):
+            return True
+    return False
+
+
+def _parts(identity: str) -> tuple[str, str, str]:
+    """``level/name``, size, time."""
+    level, name, size, when = (*str(identity).split("/", 3), "", "", "")[:4]
+    return f"{level}/{name}", size, when
+
+
 def directory_for(cache_dir: str, replica: str) -> Path:
     """The directory of one replica below ``cache_dir``, made if need be.
 
@@ -109,6 +129,7 @@ class DiskCache:
             and LEAST_SLOTS <= slots <= self.slots
             and isinstance(files, list)
             and not self._known.keys().isdisjoint(files)
+            and not contradict(self._known, files)
             and isinstance(found.get("data"), str)
             and (self.directory / Path(found["data"]).name).is_file()
         )
