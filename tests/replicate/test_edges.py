@@ -177,6 +177,7 @@ import os
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -713,6 +714,22 @@ def test_a_close_that_was_interrupted_before_it_began_asks_the_replica_nothing(c
         assert (result.uploaded, type(result.error)) == (False, Interrupted)
         assert result.position > (result.replica_position or 0), "captured all the same"
     assert not [event for event in events if isinstance(event, UploadFailed)], "giving up is no failure"
+
+
+def test_an_interrupted_close_tells_what_was_in_the_way(case: Case) -> None:
+    remote = Flaky()
+    for met in (False, True):
+        database = Database(case.path, remote.replica)
+        database.open()
+        database.sync()
+        remote.up = False
+        if met:
+            database.step_upload()
+        database.interrupt()
+        result = database.close(time.monotonic() + (3600 if met else 0))
+        assert isinstance(result.error, StoreError), "why it failed, or that its time was over"
+        assert isinstance(result.error, DeadlineExceeded) is not met
+        remote.up = True
 
 
 @pytest.mark.parametrize("operation", ["list", "put"])

@@ -147,12 +147,16 @@ class Database(LocalDatabase):
                 return None
             except ConflictError as failure:
                 return failure
+            except Interrupted as failure:
+                if self._upload_error is None and time.monotonic() >= deadline:
+                    return DeadlineExceeded(f"no time left to upload {self.path}")
+                return self._upload_error or failure  # what was in the way says more than that it was given up
             except VfsstreamError as failure:
                 error = failure
             hopeless = (
                 self._source is None and isinstance(error, DatabaseError) and not isinstance(error, DiskFull)
             )
-            if stop.is_set() or isinstance(error, Interrupted) or hopeless:
+            if stop.is_set() or hopeless:
                 return error
             pause = self.settings.shutdown_sync_interval.total_seconds()
             if time.monotonic() + pause >= deadline:
