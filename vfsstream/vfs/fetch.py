@@ -17,7 +17,7 @@ from vfsstream.replica import Replica
 from vfsstream.vfs.btree import MOST_LEVEL
 from vfsstream.vfs.cache import PageCache, Windows
 from vfsstream.vfs.escalate import Escalation
-from vfsstream.vfs.flight import Flight
+from vfsstream.vfs.flight import Flight, NotOurs
 from vfsstream.vfs.interior import prefetch_interior
 from vfsstream.vfs.local import LocalPages, open_local
 from vfsstream.vfs.options import Options
@@ -33,17 +33,6 @@ ATTEMPTS = 3
 """Times that a frame which does not decode is fetched again before it is called damaged."""
 MEANWHILE = 16
 """Pages of a run that are asked for while a stream that brings them, too, is under way."""
-
-
-class _NotOurs(Exception):
-    """A flight failed that somebody else began: ask anew while there is time.
-
-    Attributes:
-        error: what befell it.
-    """
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
 
 
 class FetchEngine:
@@ -83,7 +72,7 @@ class FetchEngine:
         while True:
             try:
                 page = self._here(view, pgno, version) or self._fly(view, pgno, version, check, end)
-            except _NotOurs as other:
+            except NotOurs as other:
                 trouble = other.error
             except LtxError:
                 failures += 1
@@ -141,7 +130,7 @@ class FetchEngine:
         except Exception as error:
             if not joined or error is not flight.error or flight.binds(error):
                 raise
-            raise _NotOurs(error) from error  # it began with another's deadline, or for nobody
+            raise NotOurs(error) from error  # it began with another's deadline, or for nobody
         frame = flight.frame(pgno, version)
         if frame is None:
             return None

@@ -9,10 +9,21 @@ from vfsstream.errors import DeadlineExceeded, Interrupted, StoreError
 from vfsstream.plan.files import FileInfo
 from vfsstream.vfs.ranges import ByteRange
 
-__all__ = ["Flight"]
+__all__ = ["Flight", "NotOurs"]
 
 SLICE = 0.05
 """Seconds between two looks at whether the waiting should end."""
+
+
+class NotOurs(Exception):
+    """A flight failed that somebody else began: ask anew while there is time.
+
+    Attributes:
+        error: what befell it.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
 
 
 class Flight:
