@@ -2,8 +2,8 @@
 
     python -m bench.compaction
 
-CPU: both do the same work on the same files, in turn, several times; the least of each counts. Litestream's figure is
-the CPU of a `replicate` process that finds the work at start, minus that of one that finds it done. Bytes: both
+CPU: both do the same work on the same files, in turn, several times; the median of each counts. Litestream's figure
+is the CPU of a `replicate` process that finds the work at start, minus that of one that finds it done. Bytes: both
 replicate the same writes with levels of seconds instead of minutes; what lies in the two folders at the end is counted.
 """
 
@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from statistics import median
 
 import apsw
 
@@ -186,13 +187,14 @@ class Contest:
         return usage.ru_utime + usage.ru_stime
 
     def compare(self, work: Work, rounds: int) -> None:
-        """Run both in turn and print the least of each."""
+        """Run both in turn and print the median of each."""
         ours, both, without = [], [], []
         for _ in range(rounds):
             ours.append(self.run_ours(work))
             both.append(self.run_theirs(work, self.made, done=False))
             without.append(self.run_theirs(work, self.made, done=True))
-        mine, theirs, size = min(ours), min(both) - min(without), work.unit / 1e6
+        mine, size = median(ours), work.unit / 1e6
+        theirs = median(both) - median(without)
         print(
             f"  {work.name:42} {size:4.0f} MB  {1000 * mine / size:5.2f} ms/MB  {1000 * theirs / size:5.2f} ms/MB  "
             f"{theirs / mine:4.1f}x",
@@ -304,7 +306,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.compaction", description=main.__doc__)
     parser.add_argument("--seconds", type=float, default=40, help="of writing, for the bytes stored")
     parser.add_argument("--default-timetable", action="store_true", help="instead of levels of seconds")
-    parser.add_argument("--rounds", type=int, default=3, help="of the CPU comparison")
+    parser.add_argument("--rounds", type=int, default=5, help="of the CPU comparison")
     given = parser.parse_args()
     for value in (random_hex, sentence):
         with tempfile.TemporaryDirectory(prefix="vfsstream-bench-") as root:
