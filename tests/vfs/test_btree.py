@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.vfs.replicas import make_database
 from vfsstream.vfs import sqlitepage as sp
 from vfsstream.vfs.btree import BtreePlanner
+from vfsstream.vfs.leads import Leads, Span
 
 
 def trees(pages: list[bytes]) -> dict[int, list[int]]:
@@ -231,6 +232,31 @@ def test_random_rows_are_not_taken_for_those_of_an_index(tmp_path: Path) -> None
             found = planner._leads.miss(chance.choice(table), len(pages), 1000)
             unasked += len(found.pages) if found is not None else 0
     assert unasked <= 32  # of 320
+
+
+def test_a_leaf_whose_entries_all_lie_in_one_page_costs_no_time_of_its_square() -> None:
+    class Trees:
+        def span(self, pgno: int) -> Span:
+            return Span(1, 10_000 * pgno, 10_000 * (pgno + 1))
+
+        def below(self, root: int, rowid: int) -> tuple[int, bool]:
+            return rowid // 10_000, True
+
+        def following(self, pgno: int, step: int) -> int:
+            return 0
+
+    class Counted(list[int]):
+        reads = 0
+
+        def __getitem__(self, at):  # type: ignore[no-untyped-def]
+            Counted.reads += 1
+            return super().__getitem__(at)
+
+    leads = Leads(Trees(), 8)
+    leads.index_leaf(50, Counted(range(20_001, 29_000)))
+    for pgno in (2, 3, 2, 4):
+        assert leads.miss(pgno, 1000, 100) is None
+    assert Counted.reads < 100
 
 
 def test_overflow_chains_are_found(tmp_path: Path) -> None:

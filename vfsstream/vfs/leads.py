@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, pairwise
 from typing import NamedTuple, Protocol
 
 __all__ = ["Chains", "Leads", "Siblings", "Span", "Trees"]
@@ -25,6 +25,8 @@ WORTH = 4
 """A step is larger than the last when one page in so many of that was read; else it is smaller."""
 REACH = 16
 """Entries that a reader may pass over, because their rows are in a cache or do not matter, and still be seen."""
+VAGUE = 128
+"""Entries of one page from which on it says nothing about where the reader is."""
 CHANCE = 1000
 """The entries in reach are as many as a reader at random meets once in so many pages."""
 MARKERS = 256
@@ -75,7 +77,7 @@ class Trees(Protocol):
 
 
 class _Place(NamedTuple):
-    """Entries at which the reader may be, with the direction (0 = either), and the page that it read there.
+    """Entries at which the reader may be, with the direction, and the page that it read there.
 
     ``left`` pages more make it sure: where a page of the table holds many of the entries, two are neighbours by chance.
     """
@@ -196,8 +198,8 @@ class Leads:
             lead.asked, lead.used = 0, 1
             return True
         if place is None:
-            entries = [(at, 0) for at, rowid in enumerate(lead.rowids) if span.low < rowid <= span.high]
-            place = _Place(entries, span, 1 if len(entries) == 1 else 2) if entries else None
+            entries = _edges(lead.rowids, span)
+            place = _Place(entries, span, 1 if len(entries) == 2 else 2) if 0 < len(entries) <= VAGUE else None
         if place is not None:
             if len(lead.places) >= LEAVES:
                 lead.places.pop(next(iter(lead.places)))
@@ -208,11 +210,10 @@ class Leads:
         """Where the reader is now, if this is the page of an entry that comes next."""
         if before.span == span:
             return before
-        reach = max(1, min(REACH, commit // (CHANCE * len(before.entries))))
+        reach = max(1, min(REACH, 2 * commit // (CHANCE * len(before.entries))))
         found = [
             (there, step)
-            for at, direction in before.entries
-            for step in ((direction,) if direction else (1, -1))
+            for at, step in before.entries
             if (there := _meets(rowids, at, step, before.span, span, reach)) >= 0
         ]
         return _Place(found, span, before.left - 1) if found else None
@@ -296,6 +297,17 @@ class Chains:
 def _steps(lead: _Lead) -> range:
     """The entries that come after the one read last."""
     return range(lead.at + 1, len(lead.rowids)) if lead.step > 0 else range(lead.at - 1, -1, -1)
+
+
+def _edges(rowids: list[int], span: Span) -> list[tuple[int, int]]:
+    """The last entries of a page, seen in either direction, wherever some of its entries follow one another."""
+    inside = [at for at, rowid in enumerate(rowids) if span.low < rowid <= span.high]
+    apart = [place for place, (a, b) in enumerate(pairwise(inside), 1) if b - a > 1]
+    if not inside:
+        return []
+    lasts = [*(inside[place - 1] for place in apart), inside[-1]]
+    firsts = [inside[0], *(inside[place] for place in apart)]
+    return [*((at, 1) for at in lasts), *((at, -1) for at in firsts)]
 
 
 def _meets(rowids: list[int], at: int, step: int, before: Span, span: Span, reach: int) -> int:
