@@ -319,9 +319,10 @@ class Maintenance:
             raise
         self.catalogue.add(info)
         self._retention.proved.add(info)
-        # Files after it are in the replica too: what counts is whether all of them lead to the newest state.
-        reached = self.database.replica_position or info.max_txid
-        self.database.snapshot_written(info.max_txid if self._is_broken() else max(info.max_txid, reached))
+        # Files after it are in the replica too: what counts is how far all of them lead. That may be less far than the
+        # replica's position, when a local file was lost before its upload.
+        reached = info.max_txid if self._is_broken() else max(info.max_txid, self._newest_txid())
+        self.database.snapshot_written(reached)
         with self._lock:
             if info.max_txid < self._newest_txid():
                 self._dirty.add(SNAPSHOT_LEVEL)
