@@ -134,7 +134,8 @@ class BtreePlanner:
         root, depth = self._climb(pgno)
         if not depth:
             return
-        self._height[root] = min(self._height[root], depth - 1)
+        if depth <= self._height[root]:
+            self._height[root] = depth - 1
         seen = self._seen.get(root)
         if seen is None:
             seen = self._seen[root] = deque(maxlen=2 * max(4, min(16, self._commit // SHARE_SEEN)))
@@ -293,7 +294,7 @@ class BtreePlanner:
 
     def use(self, pgno: int) -> Siblings | None:
         """A page fetched ahead is used for the first time: what to fetch next, if it was a marker."""
-        if self.knows(pgno) and self._is_leaf(pgno):
+        if pgno not in self._interior:
             self._remember(pgno)
         self._chains.read(pgno)
         lead = self._leads.use(pgno, self._commit, self.most)
