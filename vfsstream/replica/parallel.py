@@ -26,7 +26,7 @@ def side_by_side(function: Callable[[T], R], items: Iterable[T], limit: int, nam
         BaseException: the failure of the first item that failed.
     """
     wanted = list(items)
-    if len(wanted) < 2:
+    if len(wanted) < 2 or limit < 2:
         return [function(item) for item in wanted]
     results: dict[int, R] = {}
     failures: dict[int, BaseException] = {}

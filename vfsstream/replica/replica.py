@@ -45,14 +45,17 @@ class Replica:
             if described is not None and described.min_txid >= start:
                 yield described
 
+    def useful_requests(self, most: int) -> int:
+        """Small requests to make at once. A folder gives no more to many, and a thread costs more than a look."""
+        return 1 if self.store.kind == "file" else most
+
     def all_files(self, levels: Iterable[int] = LEVELS, start: int = 1) -> dict[int, list[FileInfo]]:
         """Every file of several levels, listed in parallel where that saves time: ``{level: files}``."""
-        wanted = list(levels)
-        if len(wanted) == 1 or self.store.kind == "file":  # a thread costs more than a look into a folder
-            return {level: list(self.files(level, start)) for level in wanted}
         from vfsstream.replica.parallel import side_by_side
 
-        listings = side_by_side(lambda level: list(self.files(level, start)), wanted, len(wanted), "list")
+        wanted = list(levels)
+        limit = self.useful_requests(len(wanted))
+        listings = side_by_side(lambda level: list(self.files(level, start)), wanted, limit, "list")
         return dict(zip(wanted, listings, strict=True))
 
     def key(self, info: FileInfo) -> str:

@@ -183,12 +183,8 @@ class Compactor:
         piece = max(PIECE, min(_LARGEST_PIECE, _PIECES // len(infos)))
         if not _is_bulk(infos):
             aids.sums = None
-        if self.replica.store.kind == "file":  # a disk gives no more to many readers
-            sources = [self._source(info, aids, piece, stack) for info in infos]
-        else:
-            sources = side_by_side(
-                lambda info: self._source(info, aids, piece, stack), infos, _PARALLEL, "compact"
-            )
+        limit = self.replica.useful_requests(_PARALLEL)
+        sources = side_by_side(lambda info: self._source(info, aids, piece, stack), infos, limit, "compact")
         opened: list[_Input] = []
         for info, source in zip(infos, sources, strict=True):
             name = self.replica.key(info)
