@@ -113,15 +113,14 @@ def opening() -> Iterator[None]:
     finally:
         with _lock:
             _openings -= 1
-            if not _openings and _parked:
+            if not _openings:
                 _close_some()
 
 
 def close_parked() -> None:
     """Close what may be closed by now. Of a file that was deleted meanwhile the disk gets its space back."""
     with _lock:
-        if _parked:
-            _close_some()
+        _close_some()
 
 
 def open_shared(path: str | os.PathLike[str]) -> SharedFile:
@@ -144,6 +143,8 @@ def open_shared(path: str | os.PathLike[str]) -> SharedFile:
 def _close_some() -> None:
     """Close those whose file is gone, and, when many are parked, those of files that nobody here seems to have."""
     global _next_look
+    if not _parked:
+        return
     status = [os.fstat(one.descriptor) for one in _parked]
     every = len(_parked) > _next_look or (_alone and not _openings)
     if not every and all(one.st_nlink for one in status):

@@ -16,7 +16,7 @@ from pathlib import Path
 import apsw
 
 from vfsstream.errors import DatabaseError, DiskFull
-from vfsstream.replicate.sharedfiles import opening
+from vfsstream.replicate.sharedfiles import identity_of, opening
 from vfsstream.replicate.walindex import IndexHeader, WalIndex
 
 __all__ = ["Source", "sqlite_errors"]
@@ -60,7 +60,7 @@ class Source:
         self._busy_ms = int(busy_timeout.total_seconds() * 1000)
         self._log = -1
         self._index: WalIndex | None = None
-        self.identity = _identity(os.stat(path))
+        self.identity = identity_of(os.stat(path))
         with opening():
             self._reader = self._connect()
             try:
@@ -193,11 +193,11 @@ class Source:
         assert self._index is not None
         for what, path, open_as in (
             ("database file", self.path, self.identity),
-            ("write-ahead log", self.log_path, _identity(os.fstat(self._log))),
+            ("write-ahead log", self.log_path, identity_of(os.fstat(self._log))),
             ("wal-index", self.path.with_name(self.path.name + "-shm"), self._index.identity()),
         ):
             try:
-                if _identity(os.stat(path)) != open_as:
+                if identity_of(os.stat(path)) != open_as:
                     return f"the {what} was replaced by another file"
             except FileNotFoundError:
                 return f"the {what} was deleted"
@@ -289,7 +289,3 @@ def _read_log(descriptor: int, path: Path, offset: int, size: int) -> bytes:
     except OSError as error:
         raise DatabaseError(f"cannot read {path}: {error.strerror}") from error
     return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
